@@ -1,0 +1,1 @@
+"""Typed ways to the five addresses: services, runs, store, tracking, ledger."""

@@ -1,0 +1,64 @@
+"""The five addresses and their credentials, from the environment (`TENURE_*`) or from the laptop's env file."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from clients.errors import SettingsError
+
+
+class Settings(BaseSettings):
+    """What differs between a laptop and a cluster, and nothing else does.
+
+    Variables of the environment win over the env file that `tenure up` writes (`.tenure/env`, or the file that
+    `TENURE_ENV_FILE` names).
+    """
+
+    model_config = SettingsConfigDict(env_prefix="TENURE_", env_file_encoding="utf-8", extra="ignore")
+
+    kubeconfig: Path | None = Field(
+        default=None, description="Kubernetes API with InferenceServices; by default the pod's own account."
+    )
+    namespace: str = Field(default="default", description="Namespace of the InferenceServices.")
+    runs_url: str = Field(description="Kubeflow Pipelines API, e.g. http://ml-pipeline.kubeflow:8888.")
+    runs_token: SecretStr | None = Field(default=None, description="Bearer token for the pipelines API.")
+    s3_url: str = Field(description="Object store, e.g. http://seaweedfs.kubeflow:9000.")
+    s3_access_key: SecretStr
+    s3_secret_key: SecretStr
+    s3_bucket: str = Field(default="tenure", description="Bucket of snapshots and bundles.")
+    tracking_url: str = Field(description="MLflow server.")
+    ledger_url: SecretStr | None = Field(default=None, description="SQLAlchemy URL of the ledger.")
+    gateway_url: str = Field(description="Where customers' requests enter, e.g. http://127.0.0.1:8080.")
+    ingress_domain: str = Field(
+        default="tenure.example.com", description="Services answer as NAME-NAMESPACE.DOMAIN at the gateway."
+    )
+
+
+def find_env_file() -> Path:
+    """Return the env file that settings are read from, whether it exists or not."""
+    return Path(os.environ.get("TENURE_ENV_FILE", ".tenure/env"))
+
+
+@lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """Read the settings once per process.
+
+    Raises:
+        SettingsError: Naming each missing or wrong variable.
+    """
+    file = find_env_file()
+    try:
+        return Settings(_env_file=file if file.is_file() else None)
+    except ValidationError as error:
+        names = ", ".join(
+            f"TENURE_{'_'.join(map(str, problem['loc'])).upper()}" for problem in error.errors()
+        )
+        raise SettingsError(
+            f"these settings are missing or wrong: {names}. On a laptop run `tenure up` first "
+            f"(it writes {file}); elsewhere set them in the environment."
+        ) from error

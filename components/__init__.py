@@ -1,0 +1,1 @@
+"""One module per pipeline component: read artifacts, call the domain, write artifacts."""

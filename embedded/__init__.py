@@ -1,0 +1,1 @@
+"""The laptop platform: the five addresses on loopback, without Docker or Kubernetes."""

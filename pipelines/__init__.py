@@ -1,0 +1,1 @@
+"""The pipeline graphs and their compiled form."""

@@ -1,0 +1,1 @@
+"""The long-running services: predictor and pilot."""

@@ -1,0 +1,194 @@
+"""The project: one YAML file that says where the customers come from and how their model is made."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from tenure.contract import Contract, Strict
+from tenure.errors import ProjectError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+DnsLabel = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")]
+
+
+class Metric(StrEnum):
+    """Metrics that training may optimise and the gate may compare."""
+
+    ROC_AUC = "roc_auc"
+    AVERAGE_PRECISION = "average_precision"
+    RECALL_AT_PRECISION = "recall_at_precision"
+    LOG_LOSS = "log_loss"
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a larger value is the better one."""
+        return self is not Metric.LOG_LOSS
+
+
+class Source(Strict):
+    """Where the customers come from."""
+
+    uri: str = Field(min_length=1, description="A path (relative to the project file) or s3://bucket/key.")
+    format: Literal["csv", "parquet"] | None = Field(default=None, description="By default the URI's suffix.")
+
+
+class Split(Strict):
+    """Shares of the customers, fixed for ever by a hash of the id (or by time, newest held out)."""
+
+    train: Fraction = 0.6
+    held_out: Fraction = 0.25
+    stream: Fraction = 0.15
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if abs(self.train + self.held_out + self.stream - 1) > 1e-9:
+            raise ValueError("train + held_out + stream must be 1")
+        if self.train == 0 or self.held_out == 0:
+            raise ValueError("train and held_out must be above 0")
+        return self
+
+
+class Validation(Strict):
+    """How much bad data a run tolerates."""
+
+    max_bad_fraction: Fraction = 0.01
+
+
+class Threshold(Strict):
+    """How the score from which a customer counts as leaving is chosen, on out-of-fold scores."""
+
+    rule: Literal["max_f1", "top_fraction", "fixed"] = "max_f1"
+    value: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.value is None) != (self.rule == "max_f1"):
+            raise ValueError("top_fraction and fixed need a value; max_f1 takes none")
+        return self
+
+
+class Training(Strict):
+    """How a model is searched for and fitted. Every random choice follows from `seed`."""
+
+    objective: Metric = Metric.ROC_AUC
+    precision: Fraction = Field(default=0.6, description="The precision of recall_at_precision.")
+    trials: int = Field(default=20, ge=1, le=10_000)
+    folds: int = Field(default=5, ge=2, le=20)
+    max_rounds: int = Field(default=400, ge=1, le=10_000)
+    early_stopping_rounds: int = Field(default=30, ge=1)
+    imbalance: tuple[Literal["none", "weight"], ...] = Field(default=("none",), min_length=1)
+    threshold: Threshold = Threshold()
+    seed: int = Field(default=7, ge=0, lt=2**31)
+
+
+class Evaluation(Strict):
+    """How a model is judged on the held-out part."""
+
+    bootstrap: int = Field(default=1000, ge=100, le=100_000)
+    seed: int = Field(default=11, ge=0, lt=2**31)
+    slices: tuple[str, ...] | None = Field(
+        default=None, description="By default all string and boolean features."
+    )
+    min_slice_rows: int = Field(default=100, ge=2)
+
+
+class Gate(Strict):
+    """When a challenger may meet customers. Margins are in the metric's own unit."""
+
+    metric: Metric = Metric.ROC_AUC
+    rule: Literal["superior", "non_inferior"] = "non_inferior"
+    margin: float = Field(default=0.01, ge=0)
+    floors: dict[Metric, float] = Field(default_factory=dict)
+    slice_margin: float = Field(default=0.05, ge=0)
+    baseline_margin: float = Field(default=0.01, ge=0)
+
+
+class Rollout(Strict):
+    """How an approved challenger meets customers."""
+
+    service: DnsLabel
+    namespace: DnsLabel = "default"
+    percent: int = Field(default=20, ge=0, le=99)
+    replicas: int = Field(default=1, ge=1, le=100)
+    canary_replicas: int = Field(default=1, ge=1, le=100)
+    ready_timeout_seconds: int = Field(default=120, ge=1, le=3600)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.canary_replicas > self.replicas:
+            raise ValueError("canary_replicas may not exceed replicas (KServe refuses it)")
+        return self
+
+
+class Project(Strict):
+    """Everything a run needs to know; it travels to the components as one JSON string."""
+
+    name: DnsLabel
+    source: Source
+    contract: Contract
+    split: Split = Split()
+    validation: Validation = Validation()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    gate: Gate = Gate()
+    rollout: Rollout
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = {column.name for column in self.contract.features}
+        for name in self.evaluation.slices or ():
+            if name not in names:
+                raise ValueError(f"evaluation.slices: {name!r} is not a feature of the contract")
+        return self
+
+
+def load_project(path: str | Path) -> Project:
+    """Read a project file; a relative `source.uri` is resolved against the file's folder.
+
+    Raises:
+        ProjectError: With the file, the path of the key and what is allowed there, a line for each problem.
+    """
+    file = Path(path)
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProjectError(f"{file}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ProjectError(f"{file}: is not YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise ProjectError(f"{file}: a project is a mapping with the keys {', '.join(Project.model_fields)}")
+    project = parse_project(document, where=str(file))
+    uri = project.source.uri
+    if "://" not in uri:
+        uri = str((file.parent / uri).resolve())
+    return project.model_copy(update={"source": project.source.model_copy(update={"uri": uri})})
+
+
+def parse_project(document: str | dict[str, object], where: str = "project") -> Project:
+    """Build a project from its JSON text or from a parsed document.
+
+    Raises:
+        ProjectError: As `load_project` does; `where` stands for the file.
+    """
+    try:
+        if isinstance(document, str):
+            return Project.model_validate_json(document)
+        return Project.model_validate(document)
+    except ValidationError as error:
+        problems = [_describe(problem, where) for problem in error.errors()]
+        raise ProjectError("\n".join(problems)) from error
+
+
+def _describe(problem: object, where: str) -> str:
+    """Say one pydantic problem as `file: path: message`."""
+    assert isinstance(problem, dict)  # noqa: S101
+    path = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "is not a known key"
+    return f"{where}: {path}: {message}"
