@@ -1,4 +1,4 @@
-"""The five addresses and their credentials, from the environment (`TENURE_*`) or from the laptop's env file."""
+"""The five addresses and their credentials, from the environment (`TENURE_*`) or the laptop's env file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clients.errors import SettingsError
 class Settings(BaseSettings):
     """What differs between a laptop and a cluster, and nothing else does.
 
-    Variables of the environment win over the env file that `tenure up` writes (`.tenure/env`, or the file that
+    Variables of the environment win over the env file that `tenure up` writes (`.tenure/env`, or whatever
     `TENURE_ENV_FILE` names).
     """
 

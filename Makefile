@@ -1,0 +1,55 @@
+# Tenure. `make demo` shows the whole loop on this machine, `make test` checks it; both make what they need.
+SHELL := /bin/sh
+VENV ?= .venv
+BIN := $(VENV)/bin
+export VENV
+
+.DEFAULT_GOAL := help
+.PHONY: help environment environment-dev demo down status test test-fast lint format bench compile lock clean
+
+help: ## Show what can be typed
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+environment: ## Create the environment that runs Tenure on this machine
+	@scripts/environment laptop
+
+environment-dev:
+	@scripts/environment dev
+
+demo: environment ## Train on real customers, roll out a canary, send it traffic
+	@$(BIN)/tenure demo
+
+down: ## Stop everything that was started here; leaves no process
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m embedded down; else echo "nothing runs: there is no $(VENV)"; fi
+
+status: environment ## Show what runs
+	@$(BIN)/tenure status
+
+test: environment-dev ## Check style, types and imports, then run every test
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/pytest -n auto --dist loadgroup -q
+
+test-fast: environment-dev ## Run the tests that need no platform
+	$(BIN)/pytest -n auto --dist loadgroup -q -m "not e2e"
+
+lint: environment-dev ## Check style, types and the rooms' import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: environment-dev ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: environment-dev ## Measure every claim of the README (takes some minutes)
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+compile: environment-dev ## Recompile pipelines/*.yaml from their Python
+	$(BIN)/python -m pipelines
+
+lock: environment ## Resolve pyproject.toml's groups anew into requirements/
+	scripts/lock
+
+clean: down ## Remove the platform's state (.tenure)
+	rm -rf .tenure
