@@ -1,0 +1,83 @@
+"""Names that services must spell alike: labels, annotations, headers, and what KServe calls things."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+PROJECT_LABEL = "tenure.dev/project"
+"""Label of an InferenceService: the project it serves."""
+
+PROMOTE = "tenure.dev/promote"
+"""Annotation: make the canary of this name the stable one."""
+
+ROLLBACK = "tenure.dev/rollback"
+"""Annotation: take the canary of this name away; when there is none, bring the previous version back."""
+
+PAUSE = "tenure.dev/pause"
+"""Annotation: "true" keeps the pilot from changing any share."""
+
+TRANSITION = "tenure.dev/last-transition"
+"""Annotation: what the pilot did last, as JSON."""
+
+PREVIOUS = "tenure.dev/previous"
+"""Annotation: storage URI of the bundle that was stable before this one."""
+
+VARIANT_HEADER = "x-tenure-variant"
+"""Request header that asks the gateway for one variant, by its predictor name or `stable`."""
+
+CUSTOMER_HEADER = "x-customer-id"
+"""Request header that a gateway may keep a customer on one side of a split by."""
+
+STABLE = "stable"
+"""What the stable variant is called while its predictor has no name."""
+
+DEPLOYMENT_MODE = "serving.kserve.io/deploymentMode"
+"""KServe's annotation; ours is always `Standard`."""
+
+MODEL_FORMAT = "tenure"
+"""The modelFormat that our ServingRuntime supports."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def stable_name(isvc: Mapping[str, Any]) -> str:
+    """Return the stable variant's name: `spec.predictor.name`, or `stable` before the first promotion."""
+    return str(isvc["spec"]["predictor"].get("name") or STABLE)
+
+
+def service_name(isvc_name: str, predictor_name: str | None) -> str:
+    """Return the Service that KServe makes for a predictor; `None` or `stable` is the unnamed one."""
+    if predictor_name in (None, "", STABLE):
+        return f"{isvc_name}-predictor"
+    return f"{isvc_name}-{predictor_name}-predictor"
+
+
+def canary_name(digest: str) -> str:
+    """Return the predictor name of the bundle with this SHA-256 (a DNS label of 11 characters)."""
+    return f"b{digest[:10]}"
+
+
+def bundle_uri(bucket: str, digest: str) -> str:
+    """Return where the bundle with this SHA-256 is stored."""
+    return f"s3://{bucket}/bundles/{digest}"
+
+
+def snapshot_uri(bucket: str, digest: str) -> str:
+    """Return where the snapshot with this SHA-256 is stored."""
+    return f"s3://{bucket}/snapshots/{digest}.parquet"
+
+
+def digest_of(storage_uri: str) -> str:
+    """Return the bundle digest in a storage URI; raises ValueError when there is none."""
+    digest = storage_uri.rstrip("/").rsplit("/", 1)[-1]
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError(f"{storage_uri!r} does not end in a bundle's SHA-256 (64 hexadecimal digits)")
+    return digest
+
+
+def hostname(isvc: str | Mapping[str, Any], namespace: str, domain: str) -> str:
+    """Return the host that the gateway knows the InferenceService (document or name) by."""
+    name = isvc if isinstance(isvc, str) else isvc["metadata"]["name"]
+    return f"{name}-{namespace}.{domain}"
