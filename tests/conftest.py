@@ -1,0 +1,150 @@
+"""Real servers that tests may ask for: each is started once per test process, on free loopback ports."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from clients.settings import Settings
+from clients.store import Store
+
+BIN = Path(sys.executable).parent
+
+
+def find_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(
+    condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, seconds: float
+) -> None:
+    """Poll until the condition holds; fail with the log when the process ended or time is up."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"{process.args!r} did not come up:\n{log.read_text(errors='replace')[-4000:]}")
+        time.sleep(0.05)
+
+
+def answers(url: str, status: int = 500) -> Callable[[], bool]:
+    """Return a condition: the URL answers with less than `status`."""
+
+    def ask() -> bool:
+        try:
+            return httpx.get(url, trust_env=False, timeout=2).status_code < status
+        except httpx.TransportError:
+            return False
+
+    return ask
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End the process group that a fixture started, at once: nothing of it is kept."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def store_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings whose object store is a SeaweedFS of this test process; the other addresses lead nowhere."""
+    home = tmp_path_factory.mktemp("weed")
+    access, secret = secrets.token_hex(8), secrets.token_hex(16)
+    identities = {
+        "identities": [
+            {
+                "name": "tests",
+                "credentials": [{"accessKey": access, "secretKey": secret}],
+                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+            }
+        ]
+    }
+    config = home / "s3.json"
+    config.write_text(json.dumps(identities))
+    port = find_port()
+    log = home / "weed.log"
+    names = ["master", "volume", "filer"]
+    command = [str(BIN / "weed"), "server", f"-dir={home}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command += [f"-{name}.port={find_port()}" for name in names]
+    command += [f"-{name}.port.grpc={find_port()}" for name in [*names, "s3"]]
+    command += [f"-s3.port={port}", "-s3", f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    command += ["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=50"]
+    command += [f"-filer.localSocket={home}/filer.sock", f"-s3.localSocket={home}/s3.sock"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, cwd=home, start_new_session=True
+        )
+    try:
+        wait_for(answers(f"http://127.0.0.1:{port}/"), process, log, 60)
+        settings = Settings(
+            _env_file=None,
+            runs_url="http://127.0.0.1:9",
+            s3_url=f"http://127.0.0.1:{port}",
+            s3_access_key=SecretStr(access),
+            s3_secret_key=SecretStr(secret),
+            s3_bucket="tenure",
+            tracking_url="http://127.0.0.1:9",
+            gateway_url="http://127.0.0.1:9",
+        )
+        bucket = Store.connect(settings)
+
+        def writable() -> bool:
+            bucket.ensure_bucket()
+            bucket.put_bytes(b"ready", "s3://tenure/ready")
+            return True
+
+        wait_for(writable, process, log, 60)
+        yield settings
+    finally:
+        kill(process)
+
+
+@pytest.fixture(scope="session")
+def store(store_settings: Settings) -> Store:
+    """The store behind `store_settings`."""
+    return Store.connect(store_settings)
+
+
+@pytest.fixture(scope="session")
+def tracking_settings(
+    tmp_path_factory: pytest.TempPathFactory, store_settings: Settings
+) -> Iterator[Settings]:
+    """`store_settings` with an MLflow server of this test process (SQLite, proxied artifacts)."""
+    home = tmp_path_factory.mktemp("mlflow")
+    port = find_port()
+    log = home / "mlflow.log"
+    command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1"]
+    command += [
+        f"--backend-store-uri=sqlite:///{home}/mlflow.db",
+        f"--artifacts-destination={home}/artifacts",
+    ]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=home,
+            env=environment,
+            start_new_session=True,
+        )
+    try:
+        wait_for(answers(f"http://127.0.0.1:{port}/health", 400), process, log, 120)
+        yield store_settings.model_copy(update={"tracking_url": f"http://127.0.0.1:{port}"})
+    finally:
+        kill(process)
