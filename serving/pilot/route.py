@@ -46,8 +46,8 @@ def build_route(service: Mapping[str, Any], weights: Mapping[str, int], domain: 
     """Build the HTTPRoute of an InferenceService.
 
     A request with the header `x-tenure-variant` goes to the variant it names, whatever the weights; so a
-    canary can be asked before any customer is. All others are split. Canaries come first: where a split sticks
-    to a customer, one who met the canary keeps it when its share grows.
+    canary can be asked before any customer is. All others are split. Canaries come first: where a split
+    sticks to a customer, one who met the canary keeps it when its share grows.
 
     Args:
         service: The InferenceService.
@@ -69,7 +69,7 @@ def build_route(service: Mapping[str, Any], weights: Mapping[str, int], domain: 
         }
         for variant, backend in variants.items()
     ]
-    split = [
+    split: list[dict[str, Any]] = [
         {"name": canaries[canary], "port": PORT, "weight": weights.get(canary, 0)} for canary in canaries
     ]
     rest = 100 - sum(backend["weight"] for backend in split)
@@ -116,6 +116,6 @@ def is_in_effect(route: Mapping[str, Any]) -> bool:
         if condition.get("type") == "Accepted"
     ]
     return bool(accepted) and all(
-        bool(condition.get("status") == "True" and condition.get("observedGeneration") == generation)
+        condition.get("status") == "True" and condition.get("observedGeneration") == generation
         for condition in accepted
     )
