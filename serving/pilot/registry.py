@@ -5,36 +5,21 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from clients import names
+from clients.tracking import CHALLENGER, CHAMPION, Tracking, Version
 
 logger = logging.getLogger("tenure.pilot")
 
 RECORDED = ("promoted", "rolled_back", "failed")
 
 
-class Versions(Protocol):
-    """The part of `clients.tracking` that the pilot needs."""
-
-    def version_of_bundle(self, model: str, digest: str) -> str | None:
-        """Return the registered version of a bundle, or None."""
-
-    def set_alias(self, model: str, alias: str, version: str) -> None:
-        """Point an alias to a version."""
-
-    def drop_alias(self, model: str, alias: str, version: str) -> None:
-        """Remove an alias if it points to that version."""
-
-    def tag_version(self, model: str, version: str, tags: Mapping[str, str]) -> None:
-        """Set tags of a version."""
-
-
 class Recorder:
     """Keeps the registry in step with InferenceServices; everything it writes may be written twice."""
 
-    def __init__(self, versions: Versions) -> None:
-        self._versions = versions
+    def __init__(self, tracking: Tracking) -> None:
+        self._tracking = tracking
         self._seen: dict[str, tuple[str, str | None]] = {}
 
     def record(self, service: Mapping[str, Any]) -> None:
@@ -51,12 +36,12 @@ class Recorder:
         if self._seen.get(key) == state:
             return
         model = metadata["labels"][names.PROJECT_LABEL]
-        version = self._versions.version_of_bundle(model, stable)
+        version = self._tracking.find_version(model, stable)
         if version is None:
             logger.warning("%s serves bundle %s, which the registry does not know", key, stable)
         elif is_serving(service):
-            self._versions.set_alias(model, "champion", version)
-            self._versions.drop_alias(model, "challenger", version)
+            self._tracking.set_alias(model, CHAMPION, version.version)
+            self._drop_challenger(version)
         else:
             return  # a first model that never answered must not become champion; look again
         if state[1] is not None:
@@ -65,12 +50,18 @@ class Recorder:
 
     def _record_transition(self, model: str, transition: Mapping[str, str]) -> None:
         digest, outcome = transition.get("digest"), transition["outcome"]
-        version = self._versions.version_of_bundle(model, digest) if digest else None
+        version = self._tracking.find_version(model, digest) if digest else None
         if version is None or outcome not in RECORDED:
             return
-        self._versions.tag_version(model, version, {"rollout": outcome, "rollout.at": transition["at"]})
+        tags = {"rollout": outcome, "rollout.at": transition["at"]}
+        self._tracking.tag_version(model, version.version, tags)
         if outcome != "promoted":
-            self._versions.drop_alias(model, "challenger", version)
+            self._drop_challenger(version)
+
+    def _drop_challenger(self, version: Version) -> None:
+        challenger = self._tracking.find_alias(version.name, CHALLENGER)
+        if challenger is not None and challenger.version == version.version:
+            self._tracking.delete_alias(version.name, CHALLENGER)
 
 
 def is_serving(service: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from clients.errors import ConflictError
+from clients.tracking import Version
 
 STABLE, CANARY, NEWER = "a" * 64, "b" * 64, "c" * 64
 
@@ -116,16 +117,20 @@ class Versions:
         self.aliases: dict[str, str] = {}
         self.tags: dict[str, dict[str, str]] = {}
 
-    def version_of_bundle(self, model: str, digest: str) -> str | None:
+    def find_version(self, model: str, digest: str) -> Version | None:
         assert model == "telco"
-        return {STABLE: "1", CANARY: "2", NEWER: "3"}.get(digest)
+        number = {STABLE: "1", CANARY: "2", NEWER: "3"}.get(digest)
+        return Version(model, number, digest, f"s3://tenure/bundles/{digest}") if number else None
+
+    def find_alias(self, model: str, alias: str) -> Version | None:
+        number = self.aliases.get(alias)
+        return Version(model, number, "", "") if number else None
 
     def set_alias(self, model: str, alias: str, version: str) -> None:
         self.aliases[alias] = version
 
-    def drop_alias(self, model: str, alias: str, version: str) -> None:
-        if self.aliases.get(alias) == version:
-            del self.aliases[alias]
+    def delete_alias(self, model: str, alias: str) -> None:
+        del self.aliases[alias]
 
     def tag_version(self, model: str, version: str, tags: dict[str, str]) -> None:
         self.tags.setdefault(version, {}).update(tags)
