@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -129,7 +130,12 @@ def _check_schema(typed: pd.DataFrame, contract: Contract) -> pd.DataFrame:
     schema = pa.DataFrameSchema({column.name: _build_column(pa, column) for column in contract.columns})
     try:
         # Said outright, for an environment variable can switch pandera off.
-        with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
+        with (
+            config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA),
+            warnings.catch_warnings(),
+        ):
+            # pandera joins failure cases of several types, which pandas 2 announces to do otherwise in 3.
+            warnings.filterwarnings("ignore", "The behavior of DataFrame concatenation", FutureWarning)
             schema.validate(typed, lazy=True)
     except pa.errors.SchemaErrors as errors:
         cases = errors.failure_cases
@@ -299,16 +305,16 @@ def _show(value: Any) -> str:
 
 def _count_unlisted(good: pd.DataFrame, contract: Contract) -> dict[str, dict[str, int]]:
     """Count accepted values that the contract's categories do not list, most frequent first."""
-    warnings: dict[str, dict[str, int]] = {}
+    unlisted: dict[str, dict[str, int]] = {}
     for column in contract.columns:
         if column.categories is None:
             continue
         values = good[column.name]
-        unlisted = values[values.notna() & ~values.isin(column.categories)]
+        values = values[values.notna() & ~values.isin(column.categories)]
         if len(unlisted):
             counts = (
                 unlisted.value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
             )
             shown = counts.head(_SHOWN_WARNINGS)
-            warnings[column.name] = {str(value): int(number) for value, number in shown.items()}
-    return warnings
+            unlisted[column.name] = {str(value): int(number) for value, number in shown.items()}
+    return unlisted
