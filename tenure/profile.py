@@ -111,36 +111,28 @@ def _draw_portrait(series: pd.Series[Any], column: Column, labels: NDArray[np.fl
             ("max", f"{high:,.6g}"),
             ("std. deviation", f"{numbers.std():,.6g}"),
         ]
-        names = [f"{edge:,.5g}" for edge in _edges(numbers, column)]
-        return Portrait(
-            column,
-            missing,
-            share,
-            distinct,
-            "histogram",
-            figures,
-            _draw_histogram(numbers, names, column, labels),
-        )
+        edges = _cut(numbers, column)
+        if column.type is Type.INTEGER:
+            names = [f"{low:,.0f} to {high - 1:,.0f}" for low, high in itertools.pairwise(edges)]
+        else:
+            names = [f"{low:,.5g} to {high:,.5g}" for low, high in itertools.pairwise(edges)]
+        bars = _draw_histogram(numbers, edges, names, labels)
+        return Portrait(column, missing, share, distinct, "histogram", figures, bars)
     if column.type is Type.TIMESTAMP:
         stamps = values.dt.tz_convert("UTC")
         seconds = stamps.to_numpy(dtype="datetime64[ns]").astype(np.int64) / 1e9
         figures = [("first", f"{stamps.min():%Y-%m-%d %H:%M}"), ("last", f"{stamps.max():%Y-%m-%d %H:%M}")]
-        names = [f"{pd.Timestamp(edge, unit='s'):%Y-%m-%d}" for edge in _edges(seconds, column).tolist()]
-        return Portrait(
-            column,
-            missing,
-            share,
-            distinct,
-            "histogram",
-            figures,
-            _draw_histogram(seconds, names, column, labels),
-        )
+        edges = _cut(seconds, column)
+        days = [f"{pd.Timestamp(edge, unit='s'):%Y-%m-%d}" for edge in edges.tolist()]
+        names = [f"{first} to {last}" for first, last in itertools.pairwise(days)]
+        bars = _draw_histogram(seconds, edges, names, labels)
+        return Portrait(column, missing, share, distinct, "histogram", figures, bars)
     bars, others = _draw_categories(values, labels)
     return Portrait(column, missing, share, distinct, "categories", [], bars, others)
 
 
-def _edges(numbers: NDArray[np.float64], column: Column) -> NDArray[np.float64]:
-    """Return bin edges; a few integers get a bin each, so that no bin is wider than another by chance."""
+def _cut(numbers: NDArray[np.float64], column: Column) -> NDArray[np.float64]:
+    """Return bin edges; integers get bins of whole width, so that none holds more of them by chance."""
     low, high = float(numbers.min()), float(numbers.max())
     if column.type is Type.INTEGER:
         width = max(1.0, np.ceil((high - low + 1) / BINS))
@@ -151,15 +143,13 @@ def _edges(numbers: NDArray[np.float64], column: Column) -> NDArray[np.float64]:
 
 
 def _draw_histogram(
-    numbers: NDArray[np.float64], names: list[str], column: Column, labels: NDArray[np.float64]
+    numbers: NDArray[np.float64], edges: NDArray[np.float64], names: list[str], labels: NDArray[np.float64]
 ) -> list[Bar]:
-    """Count numbers and leavers in equal bins."""
-    edges = _edges(numbers, column)
+    """Count numbers and leavers between the edges."""
     rows, _ = np.histogram(numbers, edges)
     known, _ = np.histogram(numbers[~np.isnan(labels)], edges)
     positives, _ = np.histogram(numbers[labels == 1], edges)
-    titles = [f"{first} to {last}" for first, last in itertools.pairwise(names)]
-    return _make_bars(titles, rows.tolist(), known.tolist(), positives.tolist())
+    return _make_bars(names, rows.tolist(), known.tolist(), positives.tolist())
 
 
 def _draw_categories(values: pd.Series[Any], labels: NDArray[np.float64]) -> tuple[list[Bar], int]:

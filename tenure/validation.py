@@ -110,15 +110,15 @@ def check_bad_fraction(validated: Validated, maximum: float) -> None:
         TooManyBadRowsError: With the share and the most frequent violations.
     """
     count, rows = validated.bad_rows, validated.rows
-    if rows and count <= maximum * rows and count < rows:
-        return
     if not rows:
         raise TooManyBadRowsError("the source has no rows")
+    if count <= maximum * rows and count < rows:
+        return
     common = Counter(zip(validated.bad["column"], validated.bad["rule"], strict=True)).most_common(5)
     causes = "; ".join(f"{column}: {rule} ({number} rows)" for (column, rule), number in common)
     raise TooManyBadRowsError(
         f"{count} of {rows} rows ({count / rows:.2%}) break the contract, the project allows {maximum:.2%} "
-        f"(validation.max_bad_fraction). Most frequent: {causes}. Mend the source or the contract"
+        f"(validation.max_bad_fraction) and at least one row has to be left. Most frequent: {causes}. Mend the source or the contract"
     )
 
 
@@ -311,10 +311,8 @@ def _count_unlisted(good: pd.DataFrame, contract: Contract) -> dict[str, dict[st
             continue
         values = good[column.name]
         values = values[values.notna() & ~values.isin(column.categories)]
-        if len(unlisted):
-            counts = (
-                unlisted.value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
-            )
+        if len(values):
+            counts = values.value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
             shown = counts.head(_SHOWN_WARNINGS)
             unlisted[column.name] = {str(value): int(number) for value, number in shown.items()}
     return unlisted
