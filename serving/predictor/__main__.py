@@ -1,0 +1,63 @@
+"""`python -m serving.predictor`: load the bundle, serve it, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+
+from serving.predictor.errors import StartError
+from serving.predictor.settings import Settings, parse_settings
+
+_log = logging.getLogger("serving.predictor")
+
+
+def _configure_logging() -> None:
+    """One line at the start, then only what goes wrong, to standard error."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    _log.setLevel(logging.INFO)
+    # kserve configures its own chatty logging unless its logger has a handler.
+    logging.getLogger("kserve").addHandler(logging.NullHandler())
+
+
+def _serve(settings: Settings) -> None:
+    """Load and serve; the heavy imports come after the settings were found to be right."""
+    started = time.perf_counter()
+    from serving.predictor.engine import load_engine
+
+    engine = load_engine(settings)
+
+    from serving.predictor.model import ChurnModel
+    from serving.predictor.server import PredictorServer
+
+    def tell_ready() -> None:
+        _log.info(
+            "%s version %s is ready after %.2f s: REST on %s:%d, gRPC on %s:%d",
+            settings.model_name,
+            engine.version,
+            time.perf_counter() - started,
+            settings.http_host,
+            settings.http_port,
+            settings.grpc_host,
+            settings.grpc_port,
+        )
+
+    PredictorServer(settings).start([ChurnModel(settings.model_name, engine)], on_ready=tell_ready)
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; 1 if the server cannot start."""
+    _configure_logging()
+    try:
+        _serve(parse_settings(sys.argv[1:], os.environ))
+    except StartError as error:
+        print(f"predictor: {error}", file=sys.stderr)  # noqa: T201 - one line for whoever started it
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,344 @@
+"""From a request to the columns that the featuriser reads. Knows the protocols and the contract's tensors.
+
+Which datatypes a column takes (the first is the one that the metadata announce):
+
+* string: BYTES, UTF-8;
+* float: FP64, FP32 or any integer;
+* integer: INT64 or any other integer but UINT64; FP64 if it is nullable (whole numbers, NaN for missing);
+* boolean: BOOL; FP64 if it is nullable (0, 1, NaN for missing).
+
+A missing value of a nullable column is null in JSON. gRPC and binary tensors have no null, so there NaN
+stands for it, and the empty string in string columns (everywhere, unless training knew that as a category).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from serving.predictor.errors import RequestError
+from serving.predictor.tensors import Output, Request, Tensor, read_switch
+from tenure.contract import Column, Contract, Type
+from tenure.featuriser import Feature, Featuriser
+
+PROBABILITY, CHURN, REASONS = "churn_probability", "churn", "reasons"
+OUTPUTS = {PROBABILITY: "FP64", CHURN: "BOOL", REASONS: "BYTES"}
+DATATYPES = {Type.STRING: "BYTES", Type.FLOAT: "FP64", Type.INTEGER: "INT64", Type.BOOLEAN: "BOOL"}
+
+_INTEGERS = {"INT64": 64, "INT32": 32, "INT16": 16, "INT8": 8, "UINT32": -32, "UINT16": -16, "UINT8": -8}
+_FEW_NAMES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One output tensor of the answer, and whether it goes into the binary tail of a REST body."""
+
+    name: str
+    binary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A request, understood.
+
+    Attributes:
+        columns: For each feature its values, one per row.
+        rows: How many rows; at least one.
+        wanted: Output tensors, in the order in which they were asked for.
+    """
+
+    columns: dict[str, list[Any]]
+    rows: int
+    wanted: tuple[Wanted, ...]
+
+    @property
+    def reasons(self) -> bool:
+        """Whether reasons are asked for."""
+        return any(output.name == REASONS for output in self.wanted)
+
+
+Convert = Callable[[list[Any]], list[Any]]
+
+
+class Decoder:
+    """Understands requests for one model. Instances are immutable and safe to share between threads."""
+
+    def __init__(self, contract: Contract, featuriser: Featuriser, max_rows: int) -> None:
+        """Prepare the table of tensors.
+
+        Args:
+            contract: Names, types and nullability of the tensors.
+            featuriser: Knows which categories training saw.
+            max_rows: A request with more rows is refused.
+        """
+        self._names = tuple(feature.column.name for feature in featuriser.features)
+        self._id = contract.id
+        self._max_rows = max_rows
+        self._converters: dict[str, dict[str, Convert | None]] = {
+            feature.column.name: _make_converters(feature) for feature in featuriser.features
+        }
+        self._converters[self._id.name] = {"BYTES": _check_strings}
+        if self._id.type is Type.INTEGER:
+            self._converters[self._id.name] |= dict.fromkeys(_INTEGERS, _check_integers)
+        self._empties = {
+            feature.column.name for feature in featuriser.features if _takes_empty_for_missing(feature)
+        }
+        self._plain = (Wanted(PROBABILITY), Wanted(CHURN))
+
+    def read(self, request: Request) -> Query:
+        """Understand a V2 request.
+
+        Raises:
+            RequestError: A tensor is missing, extra or doubled, has a datatype or shape that its column does
+                not take, or another number of rows than the others; there are too many rows; an output is
+                unknown.
+        """
+        columns: dict[str, list[Any]] = {}
+        rows = -1
+        first = ""
+        for tensor in request.inputs:
+            name = tensor.name
+            converters = self._converters.get(name)
+            if converters is None:
+                raise RequestError(f"{_shorten(name)}: {self._explain_extra(name)}")
+            if name in columns:
+                raise RequestError(f"{name}: the tensor is there twice")
+            try:
+                convert = converters[tensor.datatype]
+            except KeyError:
+                raise RequestError(
+                    f"{name}: datatype {_shorten(tensor.datatype)!r}, expected {' or '.join(converters)}"
+                ) from None
+            values = self._open(tensor)
+            if len(values) != rows:
+                if rows >= 0:
+                    raise RequestError(f"{name}: shape {tensor.shape}, but {first} has {rows} rows")
+                rows, first = len(values), name
+            if convert is not None:
+                values = _convert(name, convert, values)
+            columns[name] = values
+        self._check_complete(columns)
+        self._drop_empties(columns)
+        return Query(columns, rows, self._select(request))
+
+    def read_instances(self, document: object) -> Query:
+        """Understand a V1 request: `{"instances": [{feature: value, ...}, ...]}`.
+
+        Reasons come with `"parameters": {"reasons": true}`.
+
+        Raises:
+            RequestError: The document is no such thing; a row lacks a feature, or has one that is none.
+        """
+        if not isinstance(document, Mapping):
+            raise RequestError('the body is not a JSON object with "instances"')
+        instances = document.get("instances")
+        if not isinstance(instances, list):
+            raise RequestError("instances: expected a list of rows, each an object of features")
+        self._check_rows(len(instances), "instances")
+        columns: dict[str, list[Any]] = {name: [] for name in self._names}
+        for row, instance in enumerate(instances):
+            if not isinstance(instance, Mapping):
+                raise RequestError(f"instances: row {row}: expected an object of features")
+            for name, values in columns.items():
+                try:
+                    values.append(instance[name])
+                except KeyError:
+                    raise RequestError(f"{name}: row {row}: is not there (null if it is not known)") from None
+            if len(instance) != len(columns):
+                self._check_extra(instance, row)
+        self._drop_empties(columns)
+        parameters = document.get("parameters")
+        if parameters is not None and not isinstance(parameters, dict):
+            raise RequestError("parameters: expected an object")
+        reasons = read_switch(parameters, REASONS, "parameters")
+        return Query(columns, len(instances), (*self._plain, Wanted(REASONS)) if reasons else self._plain)
+
+    def _open(self, tensor: Tensor) -> list[Any]:
+        """Return a tensor's values, one per row, having checked its shape against them."""
+        name, shape, values = tensor.name, tensor.shape, tensor.data
+        if values is None:
+            raise RequestError(f"{name}: has no data")
+        if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
+            raise RequestError(f"{name}: shape {_shorten(shape)}, expected [n] or [n, 1]")
+        self._check_rows(shape[0], name)
+        if len(values) != shape[0]:
+            raise RequestError(f"{name}: shape {shape}, but there are {len(values)} values")
+        if len(shape) == 2 and isinstance(values[0], list):
+            for row, value in enumerate(values):
+                if not isinstance(value, list) or len(value) != 1:
+                    raise RequestError(f"{name}: row {row}: expected a list of one value, as in row 0")
+            values = [value[0] for value in values]
+        return values
+
+    def _check_rows(self, rows: int, name: str) -> None:
+        """Refuse no rows at all, and too many."""
+        if rows < 1:
+            raise RequestError(f"{name}: has no rows")
+        if rows > self._max_rows:
+            raise RequestError(
+                f"{name}: has {_shorten(rows)} rows, at most {self._max_rows} go into a request: send several"
+            )
+
+    def _check_complete(self, columns: Mapping[str, object]) -> None:
+        """Refuse a request that lacks a feature."""
+        if len(columns) < len(self._names) or not all(name in columns for name in self._names):
+            missing = [name for name in self._names if name not in columns]
+            plural = "tensors are" if len(missing) > 1 else "tensor is"
+            raise RequestError(
+                f"{', '.join(missing)}: the {plural} missing (null in it if a value is not known)"
+            )
+
+    def _check_extra(self, instance: Mapping[Any, Any], row: int) -> None:
+        """Refuse a V1 row with keys that are no feature; the customer's id is welcome."""
+        for name in instance:
+            if name not in self._converters:
+                raise RequestError(f"{_shorten(name)}: row {row}: {self._explain_extra(name)}")
+        if self._id.name in instance:
+            _convert(self._id.name, _check_id, [instance[self._id.name]], row)
+
+    def _explain_extra(self, name: str) -> str:
+        names = ", ".join(self._names[:_FEW_NAMES])
+        more = ", ..." if len(self._names) > _FEW_NAMES else ""
+        return f"is not an input of this model; those are {names}{more} and (optional) {self._id.name}"
+
+    def _drop_empties(self, columns: dict[str, list[Any]]) -> None:
+        """Make empty strings in nullable string columns missing values."""
+        for name in self._empties:
+            if "" in columns[name]:
+                columns[name] = [None if value == "" else value for value in columns[name]]
+
+    def _select(self, request: Request) -> tuple[Wanted, ...]:
+        """Return the outputs that are asked for: by name, or else probability and decision."""
+        parameters, outputs = request.parameters, request.outputs
+        if parameters is None and outputs is None:
+            return self._plain
+        reasons = read_switch(parameters, REASONS, "parameters")
+        binary = bool(read_switch(parameters, "binary_data_output", "parameters"))
+        if outputs:
+            wanted = [_read_output(output, binary) for output in outputs]
+        else:
+            wanted = [Wanted(PROBABILITY, binary), Wanted(CHURN, binary)]
+        names = [output.name for output in wanted]
+        if len(set(names)) != len(names):
+            raise RequestError(f"outputs: {max(names, key=names.count)} is asked for twice")
+        if reasons and REASONS not in names:
+            wanted.append(Wanted(REASONS, binary))
+        return tuple(wanted)
+
+
+class _ValueProblem(Exception):  # noqa: N818 - never leaves this module
+    """What is wrong with the value in one row."""
+
+    def __init__(self, row: int, message: str) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+def _convert(name: str, convert: Convert, values: list[Any], first: int = 0) -> list[Any]:
+    """Convert or check one column; `first` is the row of its first value."""
+    try:
+        return convert(values)
+    except _ValueProblem as problem:
+        raise RequestError(f"{name}: row {first + problem.row}: {problem}") from None
+
+
+def _make_converters(feature: Feature) -> dict[str, Convert | None]:
+    """Return the datatypes that a column takes, with what must be done to their values (None: nothing).
+
+    The featuriser checks the type and range of every value, so most need nothing.
+    """
+    column = feature.column
+    if column.type is Type.STRING:
+        return {"BYTES": None}
+    if column.type is Type.BOOLEAN:
+        return {"BOOL": None, "FP64": _make_booleans} if column.nullable else {"BOOL": None}
+    integers: dict[str, Convert | None] = {
+        name: None if bits == 64 else _make_range_check(name, bits) for name, bits in _INTEGERS.items()
+    }
+    if column.type is Type.FLOAT:
+        return {"FP64": None, "FP32": None, **integers}
+    return {**integers, "FP64": None} if column.nullable else integers
+
+
+def _takes_empty_for_missing(feature: Feature) -> bool:
+    column = feature.column
+    return column.type is Type.STRING and column.nullable and "" not in feature.categories
+
+
+def _make_booleans(values: list[Any]) -> list[Any]:
+    """Turn 0, 1 and NaN into False, True and None."""
+    booleans: list[Any] = []
+    for row, value in enumerate(values):
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            booleans.append(None)
+        elif type(value) in (int, float) and value in (0, 1):
+            booleans.append(value == 1)
+        else:
+            raise _ValueProblem(row, f"{_shorten(value)!r} is not 0, 1 or missing")
+    return booleans
+
+
+def _make_range_check(datatype: str, bits: int) -> Convert:
+    """Return a check that whole numbers fit the datatype; `bits` is negative if it has no sign."""
+    low = 0 if bits < 0 else -(2 ** (bits - 1))
+    high = 2**-bits - 1 if bits < 0 else 2 ** (bits - 1) - 1
+
+    def check(values: list[Any]) -> list[Any]:
+        for row, value in enumerate(values):
+            if type(value) is int and not low <= value <= high:
+                raise _ValueProblem(row, f"{_shorten(value)} does not fit {datatype}")
+        return values
+
+    return check
+
+
+def _check_strings(values: list[Any]) -> list[Any]:
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            raise _ValueProblem(row, f"{_shorten(value)!r} is not a string")
+    return values
+
+
+def _check_integers(values: list[Any]) -> list[Any]:
+    for row, value in enumerate(values):
+        if type(value) is not int:
+            raise _ValueProblem(row, f"{_shorten(value)!r} is not a whole number")
+    return values
+
+
+def _check_id(values: list[Any]) -> list[Any]:
+    """Check ids of V1 rows, where the protocol has no datatypes."""
+    for row, value in enumerate(values):
+        if not isinstance(value, str) and type(value) is not int:
+            raise _ValueProblem(row, f"{_shorten(value)!r} is not an id")
+    return values
+
+
+def _read_output(output: Output, binary: bool) -> Wanted:
+    """Check one output that is asked for; `binary` is what the request says of all."""
+    if output.name not in OUTPUTS:
+        raise RequestError(f"{_shorten(output.name)}: is not an output; those are {', '.join(OUTPUTS)}")
+    if output.parameters is not None and output.parameters.get("classification"):
+        raise RequestError(f"{output.name}: the classification extension is not supported")
+    own = read_switch(output.parameters, "binary_data", output.name)
+    return Wanted(output.name, binary if own is None else own)
+
+
+def _shorten(value: Any) -> Any:
+    """Return a value as it is if its text is short, else the text's beginning."""
+    text = str(value)
+    return value if len(text) <= 60 else text[:57] + "..."
+
+
+def list_inputs(contract: Contract, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the metadata of the input tensors: the features, then the (optional) customer id."""
+    columns: list[Column] = [contract[name] for name in names]
+    tensors = [{"name": column.name, "datatype": DATATYPES[column.type], "shape": [-1]} for column in columns]
+    return [*tensors, {"name": contract.id.name, "datatype": "BYTES", "shape": [-1]}]
+
+
+def list_outputs() -> list[dict[str, Any]]:
+    """Return the metadata of the output tensors."""
+    return [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in OUTPUTS.items()]

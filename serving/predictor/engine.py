@@ -1,0 +1,128 @@
+"""The engine: one loaded bundle, and the way from a query to an answer that every protocol shares."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.predictor.decoding import PROBABILITY, REASONS, Decoder, Query, list_inputs, list_outputs
+from serving.predictor.errors import RequestError, StartError
+from serving.predictor.metrics import Metrics
+from tenure.bundle import load_bundle
+from tenure.errors import BundleError, RowError
+from tenure.scorer import Scorer
+
+if TYPE_CHECKING:
+    from serving.predictor.settings import Settings
+    from tenure.bundle import Bundle
+
+_INLINE_ROWS = 64  # about a millisecond's work; more goes to a thread, so that small requests overtake it
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model says of each row.
+
+    Attributes:
+        probabilities: Calibrated P(churn), shape [n].
+        churn: Whether that reaches the threshold, shape [n].
+        reasons: A JSON text for each row, if they were asked for: a list of objects with `feature` and
+            `contribution` (to the log-odds), the strongest first.
+    """
+
+    probabilities: NDArray[np.float64]
+    churn: NDArray[np.bool_]
+    reasons: list[str] | None = None
+
+    def get(self, name: str) -> NDArray[Any] | list[str]:
+        """Return an output tensor's values by its name."""
+        if name == PROBABILITY:
+            return self.probabilities
+        if name == REASONS:
+            assert self.reasons is not None  # noqa: S101 - whoever asks for them has queried them
+            return self.reasons
+        return self.churn
+
+
+class Engine:
+    """Scores queries with one bundle. Used from one event loop.
+
+    Attributes:
+        bundle: The verified bundle.
+        decoder: Understands requests for it.
+        metrics: Its counters.
+        inputs: V2 metadata of the input tensors.
+        outputs: V2 metadata of the output tensors.
+    """
+
+    def __init__(self, bundle: Bundle, scorer: Scorer, settings: Settings, metrics: Metrics) -> None:
+        self.bundle = bundle
+        self.decoder = Decoder(bundle.contract, bundle.featuriser, settings.max_rows)
+        self.metrics = metrics
+        self.inputs = list_inputs(bundle.contract, bundle.featuriser.names)
+        self.outputs = list_outputs()
+        self._scorer = scorer
+        self._top = settings.reasons
+        # One thread: it keeps the loop free; more would fight for the same cores.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
+
+    @property
+    def version(self) -> str:
+        """The bundle's version."""
+        return self.bundle.version
+
+    async def answer(self, query: Query) -> Answer:
+        """Score a query and count it.
+
+        Raises:
+            RequestError: A value breaks the contract; names the tensor and the row.
+        """
+        if query.rows <= _INLINE_ROWS and not query.reasons:
+            answer = self._score(query)
+        else:
+            loop = asyncio.get_running_loop()
+            answer = await loop.run_in_executor(self._thread, self._score, query)
+        self.metrics.count_answer(answer.probabilities, answer.churn)
+        return answer
+
+    def _score(self, query: Query) -> Answer:
+        try:
+            matrix = self.bundle.featuriser.transform(query.columns)
+        except RowError as error:
+            raise RequestError(str(error)) from error
+        probabilities = self._scorer.score_matrix(matrix)
+        churn = probabilities >= self.bundle.threshold
+        reasons = None
+        if query.reasons:
+            reasons = [
+                _render_reasons(row) for row in self._scorer.explain(matrix, min(self._top, matrix.shape[1]))
+            ]
+        return Answer(probabilities, churn, reasons)
+
+
+def _render_reasons(row: list[tuple[str, float]]) -> str:
+    document = [{"feature": feature, "contribution": contribution} for feature, contribution in row]
+    text: bytes = msgspec.json.encode(document)
+    return text.decode()
+
+
+def load_engine(settings: Settings) -> Engine:
+    """Load and verify the bundle, and score a known row, so that the first request finds everything warm.
+
+    Raises:
+        StartError: There is no bundle, it is altered, or it does not score its own known rows.
+    """
+    try:
+        bundle = load_bundle(settings.model_dir, settings.digest)
+        scorer = Scorer(bundle, threads=settings.threads)
+        rows = bundle.probe()
+        scorer.score_matrix(bundle.featuriser.transform({name: [rows[0][name]] for name in rows[0]}))
+    except (BundleError, RowError) as error:
+        raise StartError(f"the bundle in {settings.model_dir} cannot be served: {error}") from error
+    return Engine(bundle, scorer, settings, Metrics(bundle.version))

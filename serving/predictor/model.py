@@ -1,0 +1,115 @@
+"""Our kserve Model: what kserve's own routes call, for gRPC and V1 (and V2 without the fast path)."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from kserve import InferOutput, InferRequest, InferResponse, Model
+from kserve.protocol.infer_type import to_http_parameters
+
+from serving.predictor.decoding import OUTPUTS
+from serving.predictor.encoding import render_predictions
+from serving.predictor.errors import RequestError
+from serving.predictor.tensors import Output, Request, Tensor, decode_strings
+
+if TYPE_CHECKING:
+    from serving.predictor.engine import Engine
+
+
+class ChurnModel(Model):  # type: ignore[misc]  # kserve carries no types
+    """One bundle under one name."""
+
+    def __init__(self, name: str, engine: Engine) -> None:
+        super().__init__(name)
+        self.engine = engine
+        self.load()
+
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """Return the V2 metadata of the input tensors."""
+        return self.engine.inputs
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """Return the V2 metadata of the output tensors."""
+        return self.engine.outputs
+
+    async def predict(
+        self,
+        payload: InferRequest | dict[str, Any] | bytes,
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
+    ) -> InferResponse | dict[str, Any]:
+        """Answer a V2 request with a V2 response, a V1 document with a V1 document.
+
+        Raises:
+            RequestError: The request breaks the protocol or the contract.
+        """
+        if isinstance(payload, InferRequest):
+            with self.engine.metrics.watch("grpc" if payload.from_grpc else "v2"):
+                return await self._infer(payload)
+        with self.engine.metrics.watch("v1"):
+            query = self.engine.decoder.read_instances(_parse(payload))
+            answer = await self.engine.answer(query)
+            return render_predictions(answer, query, model=self.name, version=self.engine.version)
+
+    async def _infer(self, payload: InferRequest) -> InferResponse:
+        query = self.engine.decoder.read(_convert(payload))
+        answer = await self.engine.answer(query)
+        raw = payload.from_grpc and payload.use_binary_outputs
+        outputs = []
+        for wanted in query.wanted:
+            values = answer.get(wanted.name)
+            datatype = OUTPUTS[wanted.name]
+            if raw or wanted.binary:
+                values = np.asarray(values, dtype=object if datatype == "BYTES" else None)
+            elif isinstance(values, np.ndarray):
+                values = values.tolist()
+            outputs.append(InferOutput(wanted.name, [query.rows], datatype, values))
+        return InferResponse(
+            response_id=payload.id or "",
+            model_name=self.name,
+            model_version=self.engine.version,
+            infer_outputs=outputs,
+            use_binary_outputs=payload.use_binary_outputs,
+            requested_outputs=payload.request_outputs,
+        )
+
+
+def _parse(payload: object) -> object:
+    """Return a V1 document; kserve leaves bodies without a JSON content type as they are."""
+    if not isinstance(payload, bytes):
+        return payload
+    try:
+        return msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"the body is not JSON: {error}") from error
+
+
+def _convert(payload: InferRequest) -> Request:
+    """Turn kserve's request into ours."""
+    raw = payload.from_grpc and payload.use_binary_outputs
+    outputs = payload.request_outputs
+    return Request(
+        inputs=[
+            Tensor(entry.name, list(entry.shape), entry.datatype, _read_values(entry, raw))
+            for entry in payload.inputs
+        ],
+        id=payload.id or None,
+        parameters=to_http_parameters(payload.parameters) if payload.parameters else None,
+        outputs=[Output(output.name, output.parameters) for output in outputs] if outputs else None,
+    )
+
+
+def _read_values(entry: Any, raw: bool) -> list[Any]:
+    """Return the values of one input tensor, flat; strings are decoded."""
+    values = entry.data
+    if raw:
+        try:
+            values = entry.as_numpy().ravel().tolist()
+        except (ValueError, struct.error) as error:
+            raise RequestError(f"{entry.name}: its bytes do not fill shape {entry.shape}: {error}") from error
+    if entry.datatype == "BYTES" and all(isinstance(value, bytes) for value in values):
+        return decode_strings(entry.name, values)
+    return list(values)

@@ -1,0 +1,278 @@
+"""kserve's ModelServer as we run it: our addresses, uvloop, the fast path in front, quiet, a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+import uvicorn
+import uvloop
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from grpc_interceptor import AsyncExceptionToStatusInterceptor
+from kserve import ModelServer
+from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady
+from kserve.model_server import app as kserve_application
+from kserve.protocol.dataplane import DataPlane
+from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferRequest, ModelInferResponse
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from kserve.protocol.grpc.servicer import InferenceServicer
+from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+from kserve.protocol.rest.server import RESTServer
+
+from serving.predictor.errors import PredictorError, RefusedError, RequestError, StartError, UnknownModelError
+from serving.predictor.fastpath import FastPath
+from serving.predictor.tensors import DATATYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from serving.predictor.model import ChurnModel
+    from serving.predictor.settings import Settings
+
+_log = logging.getLogger("serving.predictor")
+_KSERVE_STATUS = {InvalidInput: 400, ModelNotFound: 404, ModelNotReady: 503, NotImplementedError: 501}
+_GRPC_STATUS = {
+    InvalidInput: "INVALID_ARGUMENT",
+    ModelNotFound: "NOT_FOUND",
+    ModelNotReady: "UNAVAILABLE",
+    NotImplementedError: "UNIMPLEMENTED",
+}
+
+
+class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve carries no types
+    """Serves one model over REST and gRPC in this process until SIGTERM or SIGINT, then drains."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(
+            http_port=settings.http_port,
+            grpc_port=settings.grpc_port,
+            workers=1,
+            enable_grpc=True,
+            enable_docs_url=False,
+            enable_latency_logging=False,
+            access_log_format=None,
+            grace_period=settings.grace_seconds,
+        )
+        self._settings = settings
+        self.dataplane = _DataPlane(self.registered_models)
+        self.model_repository_extension = _FixedRepository(self.registered_models)
+
+    def start(self, models: list[ChurnModel], on_ready: Callable[[], None] | None = None) -> None:
+        """Serve the one model in `models`; returns when the server has drained.
+
+        Args:
+            models: Exactly one.
+            on_ready: Called once when both ports answer.
+
+        Raises:
+            StartError: A port is taken, or an address is not one of this machine.
+        """
+        (model,) = models
+        self._register_and_check_atleast_one_model_is_ready(models)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._run(model, on_ready))
+
+    async def _run(self, model: ChurnModel, on_ready: Callable[[], None] | None) -> None:
+        """Open both ports, serve, and close them in order."""
+        settings = self._settings
+        rest = _RestServer(self.dataplane, self.model_repository_extension, model, settings)
+        sock = _open_socket(settings.http_host, settings.http_port)
+        rpc = _make_grpc_server(self.dataplane, self.model_repository_extension, model, settings)
+        await rpc.start()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, rest.stop)
+        serving = asyncio.create_task(rest.serve(sock))
+        while not (rest.started or serving.done()):
+            await asyncio.sleep(0.005)
+        if rest.started and on_ready is not None:
+            on_ready()
+        await rest.stopping.wait()
+        self.dataplane.draining = True
+        await asyncio.gather(serving, rpc.stop(settings.grace_seconds))
+
+
+class _DataPlane(DataPlane):  # type: ignore[misc]
+    """kserve's data plane, with a readiness that says what it means and the version in the metadata."""
+
+    draining = False
+
+    async def ready(self) -> bool:
+        models = self.model_registry.get_models().values()
+        return not self.draining and all([await model.healthy() for model in models])
+
+    def metadata(self) -> dict[str, Any]:
+        return {**super().metadata(), "extensions": ["binary_tensor_data"]}
+
+    async def model_metadata(self, model_name: str) -> dict[str, Any]:
+        metadata: dict[str, Any] = await super().model_metadata(model_name)
+        version = self.get_model_from_registry(model_name).engine.version
+        return {**metadata, "platform": "tenure_onnx", "versions": [version]}
+
+
+class _FixedRepository(ModelRepositoryExtension):  # type: ignore[misc]
+    """kserve lets anyone who reaches the port unload the model; here the InferenceService decides."""
+
+    async def load(self, model_name: str) -> None:
+        raise RefusedError(f"{model_name}: models are loaded by the InferenceService, not over the network")
+
+    async def unload(self, model_name: str) -> None:
+        raise RefusedError(f"{model_name}: models are unloaded by the InferenceService, not over the network")
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without signal handlers: the signals stop gRPC too, so the model server has them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _RestServer(RESTServer):  # type: ignore[misc]
+    """kserve's REST server on our address, behind the fast path."""
+
+    def __init__(
+        self,
+        data_plane: DataPlane,
+        repository: ModelRepositoryExtension,
+        model: ChurnModel,
+        settings: Settings,
+    ) -> None:
+        application = FastPath(kserve_application, model.engine, model.name, settings.max_body_bytes)
+        super().__init__(application, data_plane, repository, settings.http_port)
+        self.config = uvicorn.Config(
+            application,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            backlog=2048,
+            timeout_keep_alive=75,  # longer than a proxy's idle timeout: it never meets a closed connection
+            timeout_graceful_shutdown=settings.grace_seconds,
+        )
+        self._server = _Uvicorn(self.config)
+        self.stopping = asyncio.Event()
+
+    @property
+    def started(self) -> bool:
+        """Whether the port answers."""
+        return self._server.started
+
+    def stop(self) -> None:
+        """Take no new connection, and end when those in flight are answered; a second call ends at once."""
+        self._server.force_exit = self._server.should_exit
+        self._server.should_exit = True
+        self.stopping.set()
+
+    async def serve(self, sock: socket.socket) -> None:
+        """Serve until stopped."""
+        try:
+            self.create_application()
+            await self._server.serve(sockets=[sock])
+        finally:
+            self.stopping.set()
+
+    def _add_middlewares(self, app: FastAPI) -> None:
+        """Add none: kserve's only writes timings to a log that is off."""
+
+    def _add_exception_handlers(self, app: FastAPI) -> None:
+        """As kserve, but a caller's mistake is told to the caller, not to the log."""
+        super()._add_exception_handlers(app)
+        app.add_exception_handler(PredictorError, _answer_error)
+        for kind in _KSERVE_STATUS:
+            app.add_exception_handler(kind, _answer_error)
+
+
+async def _answer_error(_: Request, error: Exception) -> JSONResponse:
+    status = error.status if isinstance(error, PredictorError) else _look_up(_KSERVE_STATUS, error)
+    return JSONResponse({"error": str(error)}, status_code=status or 500)
+
+
+class _Interceptor(AsyncExceptionToStatusInterceptor):
+    """Gives each error its gRPC status. What is our fault is logged; a caller's mistake is not."""
+
+    async def handle_exception(
+        self, ex: Exception, request_or_iterator: Any, context: Any, method_name: str
+    ) -> NoReturn:
+        name = ex.grpc_status if isinstance(ex, PredictorError) else _look_up(_GRPC_STATUS, ex)
+        if name is None:
+            _log.error("%s failed", method_name, exc_info=ex)
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause")
+        await context.abort(grpc.StatusCode[name], str(ex))
+        raise ex  # never reached: abort raises
+
+
+class _Servicer(InferenceServicer):  # type: ignore[misc]
+    """kserve's gRPC service, with the version checked and told, and datatypes refused by name."""
+
+    def __init__(
+        self, data_plane: DataPlane, repository: ModelRepositoryExtension, model: ChurnModel
+    ) -> None:
+        super().__init__(data_plane, repository)
+        self._model = model
+
+    @classmethod
+    def validate_grpc_request(cls, request: ModelInferRequest) -> None:
+        for entry in request.inputs:
+            if entry.datatype not in DATATYPES:
+                raise RequestError(f"{entry.name[:60]}: datatype {entry.datatype[:60]!r} is unknown")
+        super().validate_grpc_request(request)
+
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
+        metadata = await super().ModelMetadata(request, context)
+        metadata.versions.append(self._model.engine.version)
+        return metadata
+
+    async def ModelInfer(self, request: ModelInferRequest, context: Any) -> ModelInferResponse:  # noqa: N802
+        version = self._model.engine.version
+        if request.model_version not in ("", version) and request.model_name == self._model.name:
+            raise UnknownModelError(
+                f"version {request.model_version[:60]} of {request.model_name} is not served here, "
+                f"only {version} is"
+            )
+        return await super().ModelInfer(request, context)
+
+
+def _make_grpc_server(
+    data_plane: DataPlane, repository: ModelRepositoryExtension, model: ChurnModel, settings: Settings
+) -> grpc.aio.Server:
+    """Return kserve's gRPC service on our address, not yet started."""
+    server = grpc.aio.server(
+        ThreadPoolExecutor(max_workers=1),
+        interceptors=(_Interceptor(),),
+        options=[
+            ("grpc.max_receive_message_length", settings.max_body_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),  # else two servers would share a port, and each other's customers
+        ],
+    )
+    add_GRPCInferenceServiceServicer_to_server(_Servicer(data_plane, repository, model), server)
+    host = f"[{settings.grpc_host}]" if ":" in settings.grpc_host else settings.grpc_host
+    address = f"{host}:{settings.grpc_port}"
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartError(f"gRPC cannot listen on {address}: is the port taken, the address ours?") from error
+    return server
+
+
+def _open_socket(host: str, port: int) -> socket.socket:
+    """Return a listening socket."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise StartError(f"REST cannot listen on {host}:{port}: {error.strerror or error}") from error
+
+
+def _look_up(table: dict[type[Exception], Any], error: Exception) -> Any:
+    """Return what the table says of the error's class or one of its bases, None if nothing."""
+    return next((value for kind, value in table.items() if isinstance(error, kind)), None)

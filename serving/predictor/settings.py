@@ -1,0 +1,108 @@
+"""Settings of the predictor: from the command line, with defaults from the environment."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving.predictor.errors import StartError
+
+_MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one predictor process runs. Each field is also a flag; those marked have an environment variable.
+
+    Attributes:
+        model_name: The name in the URLs and in gRPC requests (TENURE_MODEL_NAME).
+        model_dir: Folder of the bundle (TENURE_MODEL_DIR).
+        digest: SHA-256 of the bundle's manifest, if it must be exactly that one (TENURE_BUNDLE_DIGEST).
+        http_port: Port of REST (TENURE_HTTP_PORT).
+        grpc_port: Port of gRPC (TENURE_GRPC_PORT).
+        http_host: Address that REST listens on (TENURE_HTTP_HOST). All of them by default, as a pod needs.
+        grpc_host: Address that gRPC listens on (TENURE_GRPC_HOST); by default the same as `http_host`.
+        max_rows: Most rows in one request (TENURE_MAX_ROWS).
+        max_body_bytes: Longest request body or gRPC message, in bytes (TENURE_MAX_BODY_BYTES).
+        threads: ONNX Runtime's threads for one request (TENURE_THREADS).
+        reasons: How many reasons a row gets when they are asked for (TENURE_REASONS).
+        grace_seconds: How long requests in flight may take after SIGTERM (TENURE_GRACE_SECONDS).
+    """
+
+    model_name: str = "model"
+    model_dir: Path = Path("/mnt/models")
+    digest: str | None = None
+    http_port: int = 8080
+    grpc_port: int = 8081
+    http_host: str = "0.0.0.0"  # noqa: S104 - a pod must; the laptop sets TENURE_HTTP_HOST
+    grpc_host: str = "0.0.0.0"  # noqa: S104
+    max_rows: int = 10_000
+    max_body_bytes: int = 16 * _MEBIBYTE
+    threads: int = 1
+    reasons: int = 5
+    grace_seconds: int = 30
+
+
+_TEXTS = {"model_name": "MODEL_NAME", "http_host": "HTTP_HOST", "grpc_host": "GRPC_HOST"}
+_NUMBERS = {  # field: (variable, least, most)
+    "http_port": ("HTTP_PORT", 1, 65_535),
+    "grpc_port": ("GRPC_PORT", 1, 65_535),
+    "max_rows": ("MAX_ROWS", 1, 10_000_000),
+    "max_body_bytes": ("MAX_BODY_BYTES", 1024, 1024 * _MEBIBYTE),
+    "threads": ("THREADS", 1, 256),
+    "reasons": ("REASONS", 1, 1000),
+    "grace_seconds": ("GRACE_SECONDS", 0, 3600),
+}
+
+
+def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Read the flags; what they leave out comes from the environment, then from the defaults.
+
+    Raises:
+        StartError: A value is not one that the setting allows.
+        SystemExit: A flag is unknown (argparse has said so), or help was asked for.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.predictor",
+        description="Serve one churn model over the V2 (REST and gRPC) and V1 inference protocols.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model_dir", help="folder of the bundle (TENURE_MODEL_DIR)")
+    parser.add_argument("--digest", help="SHA-256 that the bundle must have (TENURE_BUNDLE_DIGEST)")
+    for field, variable in _TEXTS.items():
+        parser.add_argument(f"--{field}", help=f"(TENURE_{variable})")
+    for field, (variable, least, most) in _NUMBERS.items():
+        parser.add_argument(f"--{field}", help=f"{least} to {most} (TENURE_{variable})")
+    given = vars(parser.parse_args(arguments))
+
+    def find(field: str, variable: str) -> str | None:
+        """Return what was given, or None; an empty text counts as not given."""
+        return given[field] or environment.get(f"TENURE_{variable}") or None
+
+    values: dict[str, object] = {"digest": find("digest", "BUNDLE_DIGEST")}
+    folder = find("model_dir", "MODEL_DIR")
+    if folder is not None:
+        values["model_dir"] = Path(folder)
+    for field, variable in _TEXTS.items():
+        text = find(field, variable)
+        if text is not None:
+            values[field] = text
+    values.setdefault("grpc_host", values.get("http_host", Settings.grpc_host))
+    for field, (variable, least, most) in _NUMBERS.items():
+        text = find(field, variable)
+        if text is not None:
+            values[field] = _parse_number(text, f"--{field} (TENURE_{variable})", least, most)
+    return Settings(**values)  # type: ignore[arg-type]
+
+
+def _parse_number(text: str, name: str, least: int, most: int) -> int:
+    """Return the whole number that `text` says, if it lies between `least` and `most`."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if not least <= number <= most:
+        raise StartError(f"{name} is {text!r}, expected a whole number from {least} to {most}")
+    return number
