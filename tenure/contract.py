@@ -9,9 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Strict(BaseModel):
-    """Base of every model that a person writes: unknown keys are errors, instances are immutable."""
+    """Base of every model that a person writes: unknown keys are errors, instances are immutable.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Numbers are finite, so that a model survives JSON.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Role(StrEnum):
@@ -72,7 +75,10 @@ class Column(Strict):
         if self.categories is not None and self.type is not Type.STRING:
             raise ValueError(f"categories belong to string columns, not to {self.type}")
         if self.categories is not None and len(set(self.categories)) != len(self.categories):
-            raise ValueError("categories are listed twice")
+            doubled = sorted({value for value in self.categories if self.categories.count(value) > 1})
+            raise ValueError(f"categories are listed twice: {', '.join(map(repr, doubled))}")
+        if self.categories is not None and not all(value.strip() for value in self.categories):
+            raise ValueError("a category is blank; an empty cell means missing, say `nullable: true` for it")
         if self.role is Role.LABEL:
             if self.type not in (Type.STRING, Type.BOOLEAN):
                 raise ValueError("a label is of type string (with `positive`) or boolean")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Hashable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tenure.contract import Contract, Strict
 from tenure.errors import ProjectError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")]
@@ -155,7 +161,7 @@ def load_project(path: str | Path) -> Project:
     """
     file = Path(path)
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        document = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ProjectError(f"{file}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -180,15 +186,90 @@ def parse_project(document: str | dict[str, object], where: str = "project") -> 
             return Project.model_validate_json(document)
         return Project.model_validate(document)
     except ValidationError as error:
-        problems = [_describe(problem, where) for problem in error.errors()]
-        raise ProjectError("\n".join(problems)) from error
+        problems = error.errors(include_url=False)
+        inner = {problem["loc"][:-1] for problem in problems if problem["loc"]}
+        lines = [
+            _describe(problem, document, where)
+            for problem in problems
+            # A list whose items are all wrong counts as too short as well: that says nothing new.
+            if not (problem["type"] == "too_short" and problem["loc"] in inner | {loc[:-1] for loc in inner})
+        ]
+        raise ProjectError("\n".join(lines)) from error
 
 
-def _describe(problem: object, where: str) -> str:
+class _Loader(yaml.SafeLoader):
+    """YAML as usual, but a key that stands twice in one mapping is an error; usually the last one wins."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _describe(problem: ErrorDetails, document: object, where: str) -> str:
     """Say one pydantic problem as `file: path: message`."""
-    assert isinstance(problem, dict)  # noqa: S101
-    path = ".".join(str(part) for part in problem["loc"]) or "(top level)"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        message = "is not a known key"
-    return f"{where}: {path}: {message}"
+    location, kind, found = problem["loc"], problem["type"], problem["input"]
+    message = problem["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        model = _find_model(location[:-1])
+        message = f"is not a known key, allowed are {', '.join(model.model_fields)}"
+        close = difflib.get_close_matches(str(location[-1]), model.model_fields, n=1)
+        message += f" (did you mean {close[0]}?)" if close else ""
+    elif kind == "missing":
+        message = "is required, but missing"
+    elif kind in ("model_type", "model_attributes_type"):
+        message = f"should be a mapping with the keys {', '.join(_find_model(location).model_fields)}"
+        message += f", found {_show(found)}"
+    elif kind not in ("value_error", "json_invalid"):
+        message = re.sub("^(Input|String|Tuple|List|Value) should", "should", message)
+        message += f", found {_show(found)}"
+        if kind == "string_type" and isinstance(found, bool | int | float):
+            message += " (YAML takes it for another type: put it in quotes)"
+    return f"{where}: {_join(location, document)}: {message}"
+
+
+def _find_model(location: tuple[int | str, ...]) -> type[BaseModel]:
+    """Return the model at a place in the project; a place inside a value counts for the model around it."""
+    model: type[BaseModel] = Project
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is not None:
+            model = next(_list_models(field.annotation), model)
+    return model
+
+
+def _list_models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models inside an annotation such as `tuple[Column, ...]` or `Split | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _list_models(argument)
+
+
+def _join(location: tuple[int | str, ...], document: object) -> str:
+    """Write a place as `contract.columns[3].type`, with the name of the column if it has one."""
+    path, name = "", ""
+    for part in location:
+        if part == "[key]":  # pydantic's mark for a dictionary's key
+            continue
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        if isinstance(document, dict):
+            document = document.get(part)
+        elif isinstance(document, list | tuple) and isinstance(part, int) and part < len(document):
+            document = document[part]
+            if isinstance(document, dict) and "name" in document:
+                name = f" (of {_show(document['name'])})"
+        else:
+            document = None
+    return (path.removeprefix(".") or "(top level)") + name
+
+
+def _show(value: object) -> str:
+    """Quote a value, at most 60 characters of it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -118,7 +118,8 @@ def check_bad_fraction(validated: Validated, maximum: float) -> None:
     causes = "; ".join(f"{column}: {rule} ({number} rows)" for (column, rule), number in common)
     raise TooManyBadRowsError(
         f"{count} of {rows} rows ({count / rows:.2%}) break the contract, the project allows {maximum:.2%} "
-        f"(validation.max_bad_fraction) and at least one row has to be left. Most frequent: {causes}. Mend the source or the contract"
+        f"(validation.max_bad_fraction) and at least one row has to be left. "
+        f"Most frequent: {causes}. Mend the source or the contract"
     )
 
 
