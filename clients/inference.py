@@ -23,6 +23,9 @@ DATATYPES = {
 }
 """The V2 datatype of each contract type."""
 
+OUTPUTS = ("churn_probability", "churn", "reasons")
+"""The answer's tensors; the last one only when asked for."""
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -185,14 +188,15 @@ def build_request(
             raise RefusedError(f"{len(customer_ids)} customer ids for {len(rows)} rows")
         inputs.append(
             {
-                "name": "customer_id",
+                "name": contract.id.name,
                 "shape": [len(rows)],
                 "datatype": "BYTES",
                 "data": [str(identity) for identity in customer_ids],
             }
         )
-    names = ["churn_probability", "churn", *(["reasons"] if reasons else [])]
-    return {"inputs": inputs, "outputs": [{"name": name} for name in names]}
+    if not reasons:
+        return {"inputs": inputs}
+    return {"inputs": inputs, "outputs": [{"name": name} for name in OUTPUTS]}
 
 
 def _to_json(value: Any, column: str) -> Any:

@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ BUNDLE = "tenure.bundle"
 STORAGE = "tenure.uri"
 
 _TAG_LENGTH = 5000  # MLflow cuts tag values off at 8,000 characters; some servers still at 5,000
-_CURVE_POINTS = 100  # what a plot can show; the record holds the whole curve
+_CURVE_POINTS = 50  # enough for a plot; the record holds the whole curve
 
 
 class Trial(Protocol):
@@ -87,6 +88,8 @@ class Study:
         self._tag = tag
         self.run_id = run_id
         """The parent run."""
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trials")
+        self._pending: list[Future[str]] = []
 
     def load_trials(self) -> list[str]:
         """Return the record (JSON) of every finished trial, by number."""
@@ -135,8 +138,29 @@ class Study:
             client.set_terminated(run_id, "FINISHED", int(time.time() * 1000))
         return run_id
 
+    def enqueue_trial(self, trial: Trial) -> None:
+        """Log a finished trial in the background, while the next one is trained.
+
+        Raises:
+            ClientError: An earlier trial could not be logged.
+        """
+        for future in [future for future in self._pending if future.done()]:
+            self._pending.remove(future)
+            future.result()
+        self._pending.append(self._writer.submit(self.log_trial, trial))
+
     def finish(self, status: str = "FINISHED") -> None:
-        """End the parent run: FINISHED, or FAILED / KILLED, which a later run may resume."""
+        """Wait for the trials to be logged and end the parent run.
+
+        Args:
+            status: FINISHED, or FAILED / KILLED, which a later run may resume.
+
+        Raises:
+            ClientError: A trial could not be logged; the run is left unfinished.
+        """
+        self._writer.shutdown(wait=True)
+        while self._pending:
+            self._pending.pop().result()
         with self._tracking.translate("ending the study"):
             self._tracking.client.set_terminated(self.run_id, status)
 
@@ -152,11 +176,12 @@ class Tracking:
     @classmethod
     def connect(cls, settings: Settings) -> Self:
         """Build the client (importing it takes 2 s); sends nothing yet."""
-        # MLflow reads these when it is imported or asked; its own defaults report usage to its makers, and
-        # keep on asking a dead server for many minutes.
+        # MLflow reads these when it is imported or asked; its own defaults report usage to its makers,
+        # print links, and keep on asking a dead server for many minutes.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         from mlflow import MlflowClient
 

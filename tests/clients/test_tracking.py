@@ -1,0 +1,167 @@
+"""Studies and the registry against a real MLflow server."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pydantic import BaseModel
+
+from clients.errors import NotFoundError, RefusedError, UnreachableError
+from clients.settings import Settings
+from clients.tracking import CHALLENGER, CHAMPION, Tracking
+
+DIGEST = "0123456789abcdef" * 4
+
+
+class Record(BaseModel):
+    """The shape of a trial's record."""
+
+    number: int
+    params: dict[str, Any] = {"max_depth": 4, "learning_rate": 0.1}
+    state: str = "complete"
+    value: float | None = 0.84
+    curve: list[tuple[int, float]] = [(step, 0.5 + step / 1000) for step in range(400)]
+
+
+@pytest.fixture(scope="module")
+def tracking(tracking_settings: Settings) -> Tracking:
+    return Tracking.connect(tracking_settings)
+
+
+@pytest.fixture
+def project() -> str:
+    return f"project-{uuid4().hex[:8]}"
+
+
+def test_study_keeps_its_trials_exactly(tracking: Tracking, project: str) -> None:
+    study = tracking.open_study(project, "t1", tags={"snapshot": DIGEST}, params={"seed": 7})
+    records = [Record(number=number) for number in range(3)]
+    for record in reversed(records):
+        study.enqueue_trial(record)
+    study.finish()
+    assert study.load_trials() == [record.model_dump_json() for record in records]
+    run = tracking.client.get_run(study.run_id)
+    assert run.data.params == {"seed": "7"}
+    assert run.data.tags["snapshot"] == DIGEST
+    child = next(tracking.search([run.info.experiment_id], "tags.`tenure.kind` = 'trial'", limit=1))
+    assert child.data.params == {"max_depth": "4", "learning_rate": "0.1"}
+    assert child.data.metrics["objective"] == pytest.approx(0.84)
+    history = tracking.client.get_metric_history(child.info.run_id, "validation")
+    assert len(history) <= 51
+    assert history[-1].step == 399
+
+
+def test_trial_that_cannot_be_logged_leaves_the_study_unfinished(tracking: Tracking, project: str) -> None:
+    study = tracking.open_study(project, "t", tags={}, params={})
+    tracking.client.delete_experiment(tracking.find_experiment(project))
+    study.enqueue_trial(Record(number=0))
+    with pytest.raises(RefusedError, match="trial 0"):
+        study.finish()
+    assert tracking.client.get_run(study.run_id).info.status == "RUNNING"
+
+
+def test_trial_is_logged_quickly(tracking: Tracking, project: str) -> None:
+    study = tracking.open_study(project, "t", tags={}, params={})
+    study.log_trial(Record(number=0))
+    taken = []
+    for number in range(1, 11):
+        start = time.perf_counter()
+        study.log_trial(Record(number=number))
+        taken.append(time.perf_counter() - start)
+    # The bound is loose, for machines that do much at once; alone it takes a tenth of it.
+    assert min(taken) < 0.3
+
+
+@pytest.mark.parametrize("status", [None, "FAILED", "KILLED"])
+def test_unfinished_study_is_resumed(tracking: Tracking, project: str, status: str | None) -> None:
+    first = tracking.open_study(project, "tag", tags={}, params={})
+    first.log_trial(Record(number=0))
+    if status:
+        first.finish(status)
+    again = tracking.open_study(project, "tag", tags={}, params={})
+    assert again.run_id == first.run_id
+    assert len(again.load_trials()) == 1
+    assert tracking.open_study(project, "other", tags={}, params={}).run_id != first.run_id
+
+
+def test_finished_study_is_not_resumed(tracking: Tracking, project: str) -> None:
+    first = tracking.open_study(project, "tag", tags={}, params={})
+    first.finish()
+    assert tracking.open_study(project, "tag", tags={}, params={}).run_id != first.run_id
+
+
+def test_trial_that_was_cut_short_does_not_count(tracking: Tracking, project: str) -> None:
+    study = tracking.open_study(project, "tag", tags={}, params={})
+    run_id = study.log_trial(Record(number=0))
+    study.log_trial(Record(number=1))
+    tracking.client.update_run(run_id, status="RUNNING")
+    assert study.load_trials() == [Record(number=1).model_dump_json()]
+
+
+def test_metrics_tags_and_texts_reach_the_run(tracking: Tracking, project: str) -> None:
+    study = tracking.open_study(project, "tag", tags={}, params={})
+    tracking.log_metrics(study.run_id, {"roc_auc": 0.84, "nothing": float("nan")})
+    tracking.set_tags(study.run_id, {"gate": "approved", "long": "x" * 9000})
+    tracking.log_text(study.run_id, "<p>report</p>", "report.html")
+    run = tracking.client.get_run(study.run_id)
+    assert run.data.metrics == {"roc_auc": 0.84}
+    assert tracking.get_tags(study.run_id)["gate"] == "approved"
+    assert [item.path for item in tracking.client.list_artifacts(study.run_id)] == ["report.html"]
+
+
+def test_bundle_is_registered_once(tracking: Tracking, project: str) -> None:
+    assert tracking.find_alias(project, CHAMPION) is None
+    assert tracking.find_version(project, DIGEST) is None
+    run_id = tracking.open_study(project, "tag", tags={}, params={}).run_id
+    uri = f"s3://tenure/bundles/{DIGEST}"
+    first = tracking.register_bundle(project, run_id, DIGEST, uri, {"snapshot": "abc"})
+    assert (first.digest, first.uri, first.run_id, first.version) == (DIGEST, uri, run_id, "1")
+    assert tracking.register_bundle(project, run_id, DIGEST, uri) == tracking.find_version(project, DIGEST)
+    second = tracking.register_bundle(project, run_id, "f" * 64, uri)
+    assert second.version == "2"
+    tracking.set_alias(project, CHALLENGER, "1")
+    tracking.set_alias(project, CHALLENGER, "2")
+    found = tracking.find_alias(project, CHALLENGER)
+    assert found is not None
+    assert found.version == "2"
+    tracking.delete_alias(project, CHALLENGER)
+    tracking.delete_alias(project, CHALLENGER)
+    assert tracking.find_alias(project, CHALLENGER) is None
+    tracking.tag_version(project, "2", {"gate": "approved"})
+    version = tracking.find_version(project, "f" * 64)
+    assert version is not None
+    assert version.tags["gate"] == "approved"
+
+
+def test_what_is_missing_is_not_found(tracking: Tracking) -> None:
+    with pytest.raises(NotFoundError):
+        tracking.get_tags("0" * 32)
+    with pytest.raises(NotFoundError):
+        tracking.set_alias("no-such-model", CHAMPION, "1")
+
+
+def test_version_of_other_makers_is_refused(tracking: Tracking, project: str) -> None:
+    tracking.client.create_registered_model(project)
+    run = tracking.client.create_run(tracking.find_experiment(project))
+    tracking.client.create_model_version(project, f"{run.info.artifact_uri}/m", run.info.run_id)
+    tracking.set_alias(project, CHAMPION, "1")
+    with pytest.raises(RefusedError, match="not registered by Tenure"):
+        tracking.find_alias(project, CHAMPION)
+
+
+def test_deleted_experiment_is_told(tracking: Tracking, project: str) -> None:
+    tracking.client.delete_experiment(tracking.find_experiment(project))
+    with pytest.raises(RefusedError, match="mlflow experiments restore"):
+        tracking.find_experiment(project)
+
+
+def test_silent_address_is_unreachable(
+    tracking: Tracking, tracking_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    nowhere = tracking_settings.model_copy(update={"tracking_url": "http://127.0.0.1:9"})
+    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:9"):
+        Tracking.connect(nowhere).find_experiment("x")
