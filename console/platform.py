@@ -1,0 +1,149 @@
+"""The laptop platform's commands. It is another room: it is started as a process, never imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from clients.names import PROJECT_LABEL
+from clients.runs import Runs
+from clients.services import Services
+from clients.settings import load_settings
+from console import display
+from console.errors import NOT_RUNNING, ConsoleError
+from console.options import Json
+from console.rollout import describe_service
+
+
+def call_platform(*arguments: str, capture: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run `python -m embedded ARGUMENTS` with this interpreter; its messages go to this terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "embedded", *arguments],
+        check=False,
+        text=True,
+        stdout=subprocess.PIPE if capture else None,
+    )
+
+
+def up() -> None:
+    """Start everything on this machine: object store, MLflow, gateway, Kubernetes API, runs API, pilot.
+
+    Starts what does not run, leaves what does. State is kept in .tenure/ (TENURE_HOME).
+    """
+    code = call_platform("up").returncode
+    if code:
+        raise typer.Exit(code)
+
+
+def down() -> None:
+    """Stop everything that `up` started; state stays in .tenure/, no process is left."""
+    code = call_platform("down").returncode
+    if code:
+        raise typer.Exit(code)
+
+
+def env() -> None:
+    """Print the addresses as shell exports: eval "$(tenure env)".
+
+    Afterwards kubectl, kfp, mlflow and any S3 client talk to this platform.
+    """
+    code = call_platform("env").returncode
+    if code:
+        raise typer.Exit(code)
+
+
+def status(as_json: Json = False) -> None:
+    """Show what runs: the platform's processes, the models that serve, the newest runs.
+
+    The exit code is 4 when a process of the platform does not run.
+    """
+    answer = call_platform("status", "--json", capture=True)
+    if not answer.stdout.strip():
+        raise ConsoleError("nothing runs here; start it with `tenure up`", NOT_RUNNING)
+    processes: list[dict[str, Any]] = _read_processes(answer.stdout)
+    running = answer.returncode == 0
+    services, runs = (_list_services(), _list_runs()) if running else ([], [])
+    if as_json:
+        display.print_json({"processes": processes, "services": services, "runs": runs})
+    else:
+        _print_status(processes, services, runs)
+    if not running:
+        raise typer.Exit(NOT_RUNNING)
+
+
+def logs(
+    name: Annotated[
+        str | None, typer.Argument(help="A process of `tenure status`, or a run's id. Without it: the names.")
+    ] = None,
+    step: Annotated[str | None, typer.Argument(help="Of a run: only this step.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+) -> None:
+    """Print the log of a process or of a run."""
+    if name is None:
+        answer = call_platform("status", "--json", capture=True)
+        for process in _read_processes(answer.stdout):
+            display.out.print(process["name"])
+        return
+    if name.count("-") == 4:  # run ids are UUIDs
+        _print_run_log(Runs.connect(load_settings()), name, step)
+        return
+    code = call_platform("logs", name, *(["-f"] if follow else [])).returncode
+    if code:
+        raise typer.Exit(code)
+
+
+def _print_run_log(runs: Runs, run_id: str, step: str | None) -> None:
+    steps = [step] if step else [one.name for one in runs.get(run_id).steps if one.started is not None]
+    for name in steps:
+        if len(steps) > 1:
+            display.out.rule(name, align="left")
+        display.out.print(runs.log(run_id, name), markup=False)
+
+
+def _read_processes(text: str) -> list[dict[str, Any]]:
+    if not text.strip():
+        raise ConsoleError("nothing runs here; start it with `tenure up`", NOT_RUNNING)
+    document = json.loads(text)
+    return list(document["services"] if isinstance(document, dict) else document)
+
+
+def _list_services() -> list[dict[str, Any]]:
+    cluster = Services.connect(load_settings())
+    ours = (
+        service
+        for service in cluster.inference.list()
+        if PROJECT_LABEL in service["metadata"].get("labels", {})
+    )
+    return [
+        describe_service(service, cluster.routes.find(service["metadata"]["name"])).model_dump(mode="json")
+        for service in ours
+    ]
+
+
+def _list_runs() -> list[dict[str, Any]]:
+    runs = Runs.connect(load_settings()).list(limit=5)
+    return [{"id": run.id, "name": run.name, "state": run.state, "created": run.created} for run in runs]
+
+
+def _print_status(
+    processes: list[dict[str, Any]], services: list[dict[str, Any]], runs: list[dict[str, Any]]
+) -> None:
+    rows = [(one["name"], one["state"], one.get("pid") or "", one.get("address") or "") for one in processes]
+    display.out.print(display.build_table(("PROCESS", "STATE", "PID", "ADDRESS"), rows, right=(2,)))
+    variants = [
+        (service["name"], variant["name"], variant["version"], f"{variant['weight']} %", variant["ready"])
+        for service in services
+        for variant in service["variants"]
+    ]
+    if variants:
+        header = ("SERVICE", "VARIANT", "VERSION", "TRAFFIC", "READY")
+        display.out.print()
+        display.out.print(display.build_table(header, variants, right=(3,)))
+    if runs:
+        lines = [(run["id"], run["name"], display.style_state(run["state"])) for run in runs]
+        display.out.print()
+        display.out.print(display.build_table(("RUN", "NAME", "STATE"), lines))
