@@ -1,0 +1,60 @@
+"""Fixtures over the real customers and over small contracts, for every test of the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tenure.contract import Contract
+from tenure.project import Project, load_project
+from tenure.snapshot import read_source
+from tenure.validation import Validated, validate_frame
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def project_file() -> Path:
+    """The committed Telco project."""
+    return ROOT / "projects" / "telco.yaml"
+
+
+@pytest.fixture(scope="session")
+def project(project_file: Path) -> Project:
+    return load_project(project_file)
+
+
+@pytest.fixture(scope="session")
+def telco_validated(project: Project) -> Validated:
+    """The whole Telco file, validated once per process: do not change it."""
+    return validate_frame(read_source(Path(project.source.uri), None, project.contract), project.contract)
+
+
+@pytest.fixture
+def telco(telco_validated: Validated) -> pd.DataFrame:
+    """All 7,043 canonical rows, a copy of your own."""
+    return telco_validated.good.copy()
+
+
+@pytest.fixture(scope="session")
+def make_contract() -> Callable[..., Contract]:
+    """Build a contract from feature columns; an id `id` and a nullable label `left` are added."""
+
+    def build(*columns: dict[str, Any], **label: Any) -> Contract:
+        identifier = {"name": "id", "role": "id", "type": "string"}
+        left = {
+            "name": "left",
+            "role": "label",
+            "type": "string",
+            "positive": "Yes",
+            "nullable": True,
+        } | label
+        if not any(column.get("role", "feature") == "feature" for column in columns):
+            columns = (*columns, {"name": "x", "type": "float", "nullable": True})
+        return Contract.model_validate({"columns": [identifier, left, *columns]})
+
+    return build
