@@ -1,0 +1,304 @@
+"""What each kind may hold: the fields that the laptop honours, and no others.
+
+A field that is missing here is refused by its name. A few that only matter to a cluster's scheduler or
+identity are taken and have no effect, so that one manifest serves both places: `resources`,
+`serviceAccountName`. `status` is taken and dropped, as a real API server does.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic.alias_generators import to_camel
+
+from embedded.kubernetes.errors import Cause
+
+DNS_LABEL = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+_HOSTNAME = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+
+DnsLabel = Annotated[str, StringConstraints(pattern=DNS_LABEL, max_length=63)]
+Hostname = Annotated[str, StringConstraints(pattern=_HOSTNAME, max_length=253)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Schema(BaseModel):
+    """Base of all: camelCase, strictly typed, unknown fields refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel)
+
+
+class Metadata(Schema):
+    """Object metadata; what the API server itself fills is taken from it, never from clients."""
+
+    name: str | None = None
+    generate_name: str | None = None
+    namespace: str | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    finalizers: list[str] | None = None
+    owner_references: list[dict[str, Any]] | None = None
+    uid: str | None = None
+    resource_version: str | None = None
+    generation: int | None = None
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+    managed_fields: list[dict[str, Any]] | None = None
+    self_link: str | None = None
+
+
+class Object(Schema):
+    """What every kind has."""
+
+    api_version: str
+    kind: str
+    metadata: Metadata
+    status: dict[str, Any] | None = Field(default=None, description="Written by the controllers.")
+
+
+# InferenceServices (serving.kserve.io/v1beta1)
+
+
+class ModelFormat(Schema):
+    """The format of a model; a ServingRuntime must support it."""
+
+    name: str
+    version: str | None = None
+
+
+class Variable(Schema):
+    """One environment variable of the model server."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    value: str = ""
+
+
+class Model(Schema):
+    """The model of a variant."""
+
+    name: str | None = Field(
+        default=None, description="`kserve-container` in a canary; forbidden in spec.predictor."
+    )
+    model_format: ModelFormat
+    protocol_version: str | None = Field(default=None, description="One that the runtime speaks.")
+    storage_uri: Annotated[str, StringConstraints(pattern=r"^s3://[^/]+/.+$")] = Field(
+        description="s3://BUCKET/KEY of a file, or of a folder."
+    )
+    runtime: str | None = Field(default=None, description="ServingRuntime; by default the first that fits.")
+    env: list[Variable] | None = Field(default=None, description="Environment of the model server.")
+    resources: dict[str, Any] | None = Field(default=None, description="Taken; no effect on a laptop.")
+
+
+class Logger(Schema):
+    """Where inference events go; the model server gets it as TENURE_LOGGER_URL and TENURE_LOGGER_MODE."""
+
+    mode: Literal["all", "request", "response"] = "all"
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
+
+
+class CanaryPredictor(Schema):
+    """A variant that may get a share of the traffic."""
+
+    name: DnsLabel
+    min_replicas: Annotated[int, Field(ge=1, le=100)] = 1
+    model: Model
+    logger: Logger | None = None
+    service_account_name: str | None = Field(default=None, description="Taken; no effect on a laptop.")
+    resources: dict[str, Any] | None = Field(default=None, description="Taken; no effect on a laptop.")
+
+
+class Predictor(Schema):
+    """The stable variant."""
+
+    name: DnsLabel | None = Field(
+        default=None, description="After a promotion: the name that it had as canary."
+    )
+    min_replicas: Annotated[int, Field(ge=1, le=100)] = 1
+    max_replicas: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        default=None, description="Must equal minReplicas: there is no autoscaling on a laptop."
+    )
+    model: Model
+    logger: Logger | None = None
+    service_account_name: str | None = Field(default=None, description="Taken; no effect on a laptop.")
+    resources: dict[str, Any] | None = Field(default=None, description="Taken; no effect on a laptop.")
+
+
+class Canary(Schema):
+    """One canary and the share of traffic that its owner wants it to have."""
+
+    predictor: CanaryPredictor
+    traffic_percent: Annotated[int, Field(ge=0, le=100)] = 0
+
+
+class InferenceServiceSpec(Schema):
+    """The variants of a service."""
+
+    predictor: Predictor
+    canary: list[Canary] | None = None
+
+
+class InferenceService(Object):
+    """A model that answers, and its canaries."""
+
+    spec: InferenceServiceSpec
+
+
+# HTTPRoutes (gateway.networking.k8s.io/v1)
+
+
+class ParentRef(Schema):
+    """The gateway that a route attaches to."""
+
+    group: Literal["gateway.networking.k8s.io"] = "gateway.networking.k8s.io"
+    kind: Literal["Gateway"] = "Gateway"
+    namespace: DnsLabel | None = None
+    name: DnsLabel
+
+
+class PathMatch(Schema):
+    """A match on the request's path."""
+
+    type: Literal["Exact", "PathPrefix"] = "PathPrefix"
+    value: Annotated[str, StringConstraints(pattern=r"^/[^\s?#]*$", max_length=1024)] = "/"
+
+
+class HeaderMatch(Schema):
+    """A match on one request header's whole value."""
+
+    type: Literal["Exact"] = "Exact"
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$", max_length=256)]
+    value: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+class RouteMatch(Schema):
+    """All of it must match."""
+
+    path: PathMatch | None = None
+    headers: list[HeaderMatch] | None = Field(default=None, max_length=16)
+
+
+class Backend(Schema):
+    """A Service of the route's own namespace; the reconciler names them."""
+
+    group: Literal[""] = ""
+    kind: Literal["Service"] = "Service"
+    name: DnsLabel
+    namespace: DnsLabel | None = Field(default=None, description="Only the route's own.")
+    port: Literal[80]
+
+
+class WeightedBackend(Backend):
+    """A Service and its share."""
+
+    weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
+
+
+class RequestMirror(Schema):
+    """A Service that is sent copies of the requests; its answers are dropped."""
+
+    backend_ref: Backend
+    percent: Annotated[int, Field(ge=0, le=100)] | None = None
+
+
+class Filter(Schema):
+    """What is done to a rule's requests beside forwarding them."""
+
+    type: Literal["RequestMirror"]
+    request_mirror: RequestMirror
+
+
+class RouteRule(Schema):
+    """Requests that match any of `matches` go to `backendRefs` by weight."""
+
+    matches: list[RouteMatch] | None = Field(default=None, max_length=64)
+    filters: list[Filter] | None = Field(default=None, max_length=16)
+    backend_refs: list[WeightedBackend] = Field(min_length=1, max_length=16)
+
+
+class HttpRouteSpec(Schema):
+    """Which requests go where."""
+
+    parent_refs: list[ParentRef] = Field(min_length=1, max_length=32)
+    hostnames: list[Hostname] | None = Field(default=None, max_length=16)
+    rules: list[RouteRule] = Field(min_length=1, max_length=16)
+
+
+class HttpRoute(Object):
+    """The share that each Service gets of the requests to a hostname."""
+
+    spec: HttpRouteSpec
+
+
+# The rest
+
+
+class Namespace(Object):
+    """A place for names."""
+
+    spec: dict[str, Any] | None = None
+
+
+class Event(Object):
+    """Something that the reconciler did or saw."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, alias_generator=to_camel)
+
+
+class ServingRuntime(Object):
+    """How a model server is started; read from the project's manifests, read-only."""
+
+    spec: dict[str, Any]
+
+
+def check_schema(model: type[Schema], body: dict[str, Any]) -> list[Cause]:
+    """Return one cause for each field of `body` that is unknown, missing or wrong; none when all is well."""
+    try:
+        model.model_validate(body)
+    except ValidationError as error:
+        return [_explain(model, problem) for problem in error.errors(include_url=False)]
+    return []
+
+
+def _explain(model: type[BaseModel], problem: Any) -> Cause:
+    """Turn one of pydantic's problems into a cause with a path as Kubernetes writes it."""
+    location: tuple[str | int, ...] = problem["loc"]
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    path = path.lstrip(".")
+    if problem["type"] == "extra_forbidden":
+        known = ", ".join(sorted(_list_fields(model, location[:-1])))
+        message = f"Forbidden: unknown here, or not done on the laptop platform; known fields: {known}"
+        return Cause(path, message, "FieldValueForbidden")
+    if problem["type"] == "missing":
+        return Cause(path, "Required value", "FieldValueRequired")
+    if problem["type"] == "literal_error":
+        message = f"Unsupported value: {problem['input']!r}: supported: {problem['ctx']['expected']}"
+        return Cause(path, message, "FieldValueNotSupported")
+    shown = problem["input"]
+    value = f"{shown!r}: " if isinstance(shown, str | int | float) else ""
+    return Cause(path, f"Invalid value: {value}{problem['msg']}")
+
+
+def _list_fields(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+    """Return the field names that are known at `location` below `model`."""
+    current: Any = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        by_alias = {field.alias or name: field for name, field in current.model_fields.items()}
+        current = _find_model(by_alias[part].annotation)
+    return [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _find_model(annotation: Any) -> Any:
+    """Return the schema inside `X | None`, `list[X]` and the like; None when there is none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (list, dict, Union, Annotated) or get_args(annotation):
+        for argument in get_args(annotation):
+            found = _find_model(argument)
+            if found is not None:
+                return found
+    return None
