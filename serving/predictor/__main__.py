@@ -6,6 +6,9 @@ import logging
 import os
 import sys
 import time
+import warnings
+
+from prometheus_client import disable_created_metrics
 
 from serving.predictor.errors import StartError
 from serving.predictor.settings import Settings, parse_settings
@@ -19,6 +22,8 @@ def _configure_logging() -> None:
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     _log.setLevel(logging.INFO)
+    # kserve's own V1 route uses a response class that FastAPI would rather not have.
+    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
     # kserve configures its own chatty logging unless its logger has a handler.
     logging.getLogger("kserve").addHandler(logging.NullHandler())
 
@@ -51,6 +56,7 @@ def _serve(settings: Settings) -> None:
 def main() -> int:
     """Run until SIGTERM or SIGINT; 1 if the server cannot start."""
     _configure_logging()
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # time stamps that nobody reads
     try:
         _serve(parse_settings(sys.argv[1:], os.environ))
     except StartError as error:

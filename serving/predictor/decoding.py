@@ -185,10 +185,7 @@ class Decoder:
         """Refuse a request that lacks a feature."""
         if len(columns) < len(self._names) or not all(name in columns for name in self._names):
             missing = [name for name in self._names if name not in columns]
-            plural = "tensors are" if len(missing) > 1 else "tensor is"
-            raise RequestError(
-                f"{', '.join(missing)}: the {plural} missing (null in it if a value is not known)"
-            )
+            raise RequestError(f"{_list(missing)}: missing; every feature needs its tensor")
 
     def _check_extra(self, instance: Mapping[Any, Any], row: int) -> None:
         """Refuse a V1 row with keys that are no feature; the customer's id is welcome."""
@@ -199,9 +196,9 @@ class Decoder:
             _convert(self._id.name, _check_id, [instance[self._id.name]], row)
 
     def _explain_extra(self, name: str) -> str:
-        names = ", ".join(self._names[:_FEW_NAMES])
-        more = ", ..." if len(self._names) > _FEW_NAMES else ""
-        return f"is not an input of this model; those are {names}{more} and (optional) {self._id.name}"
+        return (
+            f"is not an input of this model; those are {_list(self._names)}, and optionally {self._id.name}"
+        )
 
     def _drop_empties(self, columns: dict[str, list[Any]]) -> None:
         """Make empty strings in nullable string columns missing values."""
@@ -330,6 +327,12 @@ def _shorten(value: Any) -> Any:
     """Return a value as it is if its text is short, else the text's beginning."""
     text = str(value)
     return value if len(text) <= 60 else text[:57] + "..."
+
+
+def _list(names: Sequence[str]) -> str:
+    """Join names, not too many of them."""
+    more = f" and {len(names) - _FEW_NAMES} more" if len(names) > _FEW_NAMES else ""
+    return ", ".join(names[:_FEW_NAMES]) + more
 
 
 def list_inputs(contract: Contract, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -16,12 +16,13 @@ from serving.predictor.errors import RequestError, StartError
 from serving.predictor.metrics import Metrics
 from tenure.bundle import load_bundle
 from tenure.errors import BundleError, RowError
-from tenure.scorer import Scorer
+from tenure.scorer import Scorer, to_columns
 
 if TYPE_CHECKING:
     from serving.predictor.settings import Settings
     from tenure.bundle import Bundle
 
+_TOLERANCE = 1e-6
 _INLINE_ROWS = 64  # about a millisecond's work; more goes to a thread, so that small requests overtake it
 
 
@@ -100,9 +101,10 @@ class Engine:
         churn = probabilities >= self.bundle.threshold
         reasons = None
         if query.reasons:
-            reasons = [
-                _render_reasons(row) for row in self._scorer.explain(matrix, min(self._top, matrix.shape[1]))
-            ]
+            try:
+                reasons = [_render_reasons(row) for row in self._scorer.explain(matrix, self._top)]
+            except BundleError as error:
+                raise RequestError(f"{REASONS}: {error}") from error
         return Answer(probabilities, churn, reasons)
 
 
@@ -113,16 +115,21 @@ def _render_reasons(row: list[tuple[str, float]]) -> str:
 
 
 def load_engine(settings: Settings) -> Engine:
-    """Load and verify the bundle, and score a known row, so that the first request finds everything warm.
+    """Load and verify the bundle and score its known rows, so that the first request finds everything warm.
 
     Raises:
-        StartError: There is no bundle, it is altered, or it does not score its own known rows.
+        StartError: There is no bundle, it is altered, or it does not score its known rows as it should.
     """
     try:
         bundle = load_bundle(settings.model_dir, settings.digest)
         scorer = Scorer(bundle, threads=settings.threads)
-        rows = bundle.probe()
-        scorer.score_matrix(bundle.featuriser.transform({name: [rows[0][name]] for name in rows[0]}))
+        scores = scorer.score_columns(to_columns(bundle.probe(), bundle.featuriser.names))
     except (BundleError, RowError) as error:
-        raise StartError(f"the bundle in {settings.model_dir} cannot be served: {error}") from error
+        raise StartError(f"the bundle cannot be served: {error}") from error
+    distance = float(np.abs(scores - bundle.probe_scores()).max(initial=0.0))
+    if not distance <= _TOLERANCE:
+        raise StartError(
+            f"the bundle in {settings.model_dir} cannot be served: its known rows score up to {distance:g} "
+            "away from what they did when it was trained: this ONNX Runtime computes something else"
+        )
     return Engine(bundle, scorer, settings, Metrics(bundle.version))

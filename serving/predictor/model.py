@@ -10,7 +10,7 @@ import numpy as np
 from kserve import InferOutput, InferRequest, InferResponse, Model
 from kserve.protocol.infer_type import to_http_parameters
 
-from serving.predictor.decoding import OUTPUTS
+from serving.predictor.decoding import OUTPUTS, REASONS
 from serving.predictor.encoding import render_predictions
 from serving.predictor.errors import RequestError
 from serving.predictor.tensors import Output, Request, Tensor, decode_strings
@@ -61,12 +61,14 @@ class ChurnModel(Model):  # type: ignore[misc]  # kserve carries no types
         outputs = []
         for wanted in query.wanted:
             values = answer.get(wanted.name)
-            datatype = OUTPUTS[wanted.name]
-            if raw or wanted.binary:
-                values = np.asarray(values, dtype=object if datatype == "BYTES" else None)
-            elif isinstance(values, np.ndarray):
-                values = values.tolist()
-            outputs.append(InferOutput(wanted.name, [query.rows], datatype, values))
+            output = InferOutput(wanted.name, [query.rows], OUTPUTS[wanted.name])
+            if raw:
+                output.set_data_from_numpy(
+                    np.asarray(values, dtype=None if wanted.name != REASONS else object)
+                )
+            else:
+                output.data = values.tolist() if isinstance(values, np.ndarray) else values
+            outputs.append(output)
         return InferResponse(
             response_id=payload.id or "",
             model_name=self.name,
