@@ -67,6 +67,10 @@ class Secrets(BaseModel):
     runs_token: SecretStr = Field(default_factory=lambda: SecretStr(random_secrets.token_urlsafe(32)))
     s3_access_key: SecretStr = Field(default_factory=lambda: SecretStr(_make_key(15)))
     s3_secret_key: SecretStr = Field(default_factory=lambda: SecretStr(random_secrets.token_urlsafe(32)))
+    s3_internal_key: SecretStr = Field(
+        default_factory=lambda: SecretStr(random_secrets.token_urlsafe(32)),
+        description="With it the store's own parts prove themselves to each other.",
+    )
 
     def to_json(self) -> str:
         """Return the document for `secrets.json`, values in clear."""
@@ -127,14 +131,14 @@ class Home:
     def state(self) -> PlatformState:
         """Ports and id, as last read or saved by this process."""
         if self._state is None:
-            self._state = _read_model(PlatformState, self._state_file)
+            self._state = self._read_whole(PlatformState, self._state_file)
         return self._state
 
     @property
     def secrets(self) -> Secrets:
         """The credentials of this platform."""
         if self._secrets is None:
-            self._secrets = _read_model(Secrets, self._secrets_file)
+            self._secrets = self._read_whole(Secrets, self._secrets_file)
         return self._secrets
 
     def save(self, state: PlatformState) -> None:
@@ -195,11 +199,17 @@ class Home:
                 fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise EmbeddedError(
-                    f"another `up` or `down` is at work on {self.path}; wait for it to end and try again"
+                    f"another command holds {self.path / name}.lock; wait for it to end and try again"
                 ) from None
             yield
         finally:
             os.close(file)
+
+    def _read_whole(self, kind: type[Model], path: Path) -> Model:
+        model = _read_model(kind, path)
+        if not _is_complete(model):
+            raise EmbeddedError(f"{path} was written by another version of Tenure; run `tenure up`")
+        return model
 
     def _create(self) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -220,12 +230,13 @@ class Home:
             ignore = self.path / ".gitignore"
             if not ignore.exists():
                 write_private(ignore, "*\n")
-            if not self._state_file.exists():
-                self.save(PlatformState())
-            if not self._secrets_file.exists():
-                write_private(self._secrets_file, Secrets().to_json() + "\n")
-        # Damage shows here, not in the middle of a start.
-        _ = self.state, self.secrets
+            # Read with the defaults and written back: what an older version did not know is chosen now.
+            state = _read_model(PlatformState, self._state_file) if self._state_file.exists() else None
+            if state is None or not _is_complete(state):
+                self.save(state or PlatformState())
+            secrets = _read_model(Secrets, self._secrets_file) if self._secrets_file.exists() else None
+            if secrets is None or not _is_complete(secrets):
+                write_private(self._secrets_file, (secrets or Secrets()).to_json() + "\n")
 
 
 def write_private(path: Path, text: str) -> None:
@@ -258,6 +269,13 @@ def is_private(directory: Path) -> bool:
 def _make_key(size: int) -> str:
     """Return an upper-case access key, as S3 clients expect them."""
     return base64.b32encode(random_secrets.token_bytes(size)).decode("ascii").rstrip("=")
+
+
+def _is_complete(model: BaseModel) -> bool:
+    """Return whether every field was read, none left to a (random) default."""
+    return model.model_fields_set >= type(model).model_fields.keys() and all(
+        _is_complete(value) for _, value in model if isinstance(value, BaseModel)
+    )
 
 
 def _read_model(kind: type[Model], path: Path) -> Model:

@@ -1,0 +1,121 @@
+"""The services of the platform: how each is started, when it is ready, where it answers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedded.access import BUCKET, make_variables
+from embedded.certificates import Certificates
+from embedded.home import HOME_VARIABLE, Home
+from embedded.ports import LOOPBACK
+from embedded.probes import Probe, make_http_probe
+from embedded.storage import make_store
+from embedded.supervisor import Program
+from embedded.tracking import make_tracking
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Service:
+    """A program of the platform and how to know that it works.
+
+    Attributes:
+        program: What runs.
+        address: Where it answers; empty if nowhere.
+        probe: Whether it is ready; without one it is as soon as it has lived for a second.
+        after: Services that must be ready before it is started.
+        stage: Services of a lower stage are stopped first.
+        prepare: Called each time after it became ready; must be safe to repeat.
+    """
+
+    program: Program
+    address: str
+    probe: Probe | None
+    after: tuple[str, ...] = ()
+    stage: int = 0
+    prepare: Callable[[], None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The program's name."""
+        return self.program.name
+
+
+# Model servers, which the reconciler starts, are stopped after it and before what they stand on.
+MODEL_STAGE = 3
+
+
+def make_services(home: Home, certificates: Certificates) -> list[Service]:
+    """Return the services in the order of their start: what takes longest first."""
+    ports = home.state.ports
+    store_url = f"{LOOPBACK}:{ports.s3}"
+    return [
+        Service(
+            program=make_tracking(home),
+            address=f"http://{LOOPBACK}:{ports.tracking}",
+            probe=make_http_probe(ports.tracking, "/health"),
+            stage=5,
+        ),
+        Service(
+            program=make_store(home, BUCKET),
+            address=f"http://{store_url}",
+            probe=make_http_probe(ports.s3, "/healthz"),
+            stage=5,
+            prepare=lambda: ensure_bucket(home),
+        ),
+        Service(
+            program=_make_module(home, "runs", "embedded.runs", stop_seconds=20),
+            address=f"http://{LOOPBACK}:{ports.runs}",
+            probe=make_http_probe(
+                ports.runs, "/apis/v2beta1/healthz", token=home.secrets.runs_token.get_secret_value()
+            ),
+            stage=1,
+        ),
+        Service(
+            program=_make_module(home, "kubernetes", "embedded.kubernetes", stop_seconds=15),
+            address=f"https://{LOOPBACK}:{ports.api}",
+            probe=make_http_probe(ports.api, "/readyz", authority=certificates.ca),
+            stage=2,
+        ),
+        Service(
+            program=_make_module(home, "pilot", "serving.pilot", stop_seconds=10),
+            address="",
+            probe=None,
+            after=("kubernetes",),
+            stage=0,
+        ),
+    ]
+
+
+def ensure_bucket(home: Home) -> None:
+    """Create the bucket of snapshots and bundles, unless it exists."""
+    # Here, not at the top: `status` and `down` do not need it.
+    from minio import Minio
+
+    client = Minio(
+        f"{LOOPBACK}:{home.state.ports.s3}",
+        access_key=home.secrets.s3_access_key.get_secret_value(),
+        secret_key=home.secrets.s3_secret_key.get_secret_value(),
+        secure=False,
+    )
+    if not client.bucket_exists(BUCKET):
+        client.make_bucket(BUCKET)
+
+
+def _make_module(home: Home, name: str, module: str, stop_seconds: int) -> Program:
+    return Program(
+        name=name,
+        command=(sys.executable, "-m", module),
+        environment={
+            **make_variables(home),
+            HOME_VARIABLE: str(home.path),
+            "TENURE_ENV_FILE": str(home.env_file),
+            "PYTHONUNBUFFERED": "1",
+        },
+        directory=CHECKOUT,
+        stop_seconds=stop_seconds,
+    )

@@ -1,0 +1,118 @@
+"""The object store: SeaweedFS's single server with its S3 gateway."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sysconfig
+from pathlib import Path
+
+from embedded.errors import EmbeddedError
+from embedded.home import Home, Ports, write_private
+from embedded.ports import LOOPBACK
+from embedded.supervisor import Program
+
+_VOLUME_MEGABYTES = 256
+_VOLUMES = 64  # a bucket takes 7 at once; 16 GiB in all, allocated as they fill
+_MEMORY = "256MiB"
+_CACHE_MEGABYTES = 16
+
+
+def find_script(name: str) -> Path:
+    """Return the program `name` of this Python environment.
+
+    Raises:
+        EmbeddedError: The environment lacks it.
+    """
+    found = shutil.which(name, path=sysconfig.get_path("scripts"))
+    if found is None:
+        raise EmbeddedError(
+            f"the program {name} is not in {sysconfig.get_path('scripts')}; create the environment again "
+            "with `make environment`"
+        )
+    return Path(found)
+
+
+def make_store(home: Home, bucket: str) -> Program:
+    """Return the store's program and write its identities; only the platform's own key may enter.
+
+    Args:
+        home: Gives ports, credentials and the data's directory.
+        bucket: The one bucket that the key may use.
+    """
+    ports = home.state.ports
+    identities = home.store_dir / "identities.json"
+    write_private(identities, _render_identities(home, bucket))
+    data = home.store_dir / "data"
+    data.mkdir(mode=0o700, exist_ok=True)
+    key = home.secrets.s3_internal_key.get_secret_value()
+    return Program(
+        name="store",
+        command=(
+            str(find_script("weed")),
+            "-logtostderr=true",
+            "server",
+            f"-dir={data}",
+            f"-ip={LOOPBACK}",
+            f"-ip.bind={LOOPBACK}",
+            f"-master.port={ports.s3_master}",
+            f"-master.port.grpc={ports.s3_master_grpc}",
+            f"-master.volumeSizeLimitMB={_VOLUME_MEGABYTES}",
+            "-master.telemetry=false",
+            "-master.peers=none",  # alone: no second of waiting for an election
+            f"-volume.port={ports.s3_volume}",
+            f"-volume.port.grpc={ports.s3_volume_grpc}",
+            f"-volume.max={_VOLUMES}",
+            "-volume.preStopSeconds=0",
+            "-filer",
+            f"-filer.port={ports.s3_filer}",
+            f"-filer.port.grpc={ports.s3_filer_grpc}",
+            "-filer.exposeDirectoryData=false",
+            "-s3",
+            f"-s3.port={ports.s3}",
+            f"-s3.port.grpc={ports.s3_grpc}",
+            f"-s3.config={identities}",
+            "-s3.iam=false",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-s3.autoCreateBucket=false",
+            f"-s3.cacheCapacityMB={_CACHE_MEGABYTES}",
+        ),
+        environment={
+            "GOMEMLIMIT": _MEMORY,
+            # Else anybody on the machine could read and write beside S3, at the volume's and filer's ports.
+            "WEED_JWT_SIGNING_KEY": key,
+            "WEED_JWT_SIGNING_READ_KEY": key,
+            "WEED_JWT_FILER_SIGNING_KEY": key,
+            "WEED_JWT_FILER_SIGNING_READ_KEY": key,
+            "WEED_S3_SSE_KEK_PASSPHRASE": key,
+        },
+        directory=home.store_dir,
+        # Its graceful end waits 15 s for streams of its own that never end; what it has acknowledged is with
+        # the kernel already.
+        stop_seconds=1,
+    )
+
+
+def remove_sockets(ports: Ports) -> None:
+    """Remove the unix sockets that SeaweedFS leaves in /tmp; their place cannot be chosen."""
+    names = [
+        f"s3-{ports.s3}",
+        f"filer-{ports.s3_filer}",
+        f"master-grpc-{ports.s3_master_grpc}",
+        f"volume-grpc-{ports.s3_volume_grpc}",
+        f"filer-grpc-{ports.s3_filer_grpc}",
+        f"s3-grpc-{ports.s3_grpc}",
+    ]
+    for name in names:
+        Path(f"/tmp/seaweedfs-{name}.sock").unlink(missing_ok=True)  # noqa: S108 - SeaweedFS's choice
+
+
+def _render_identities(home: Home, bucket: str) -> str:
+    actions = [f"{action}:{bucket}" for action in ("Admin", "Read", "Write", "List", "Tagging")]
+    credentials = {
+        "accessKey": home.secrets.s3_access_key.get_secret_value(),
+        "secretKey": home.secrets.s3_secret_key.get_secret_value(),
+    }
+    identity = {"name": "tenure", "credentials": [credentials], "actions": actions}
+    return json.dumps({"identities": [identity]}, indent=2) + "\n"
