@@ -40,14 +40,8 @@ def find_slices(frame: pd.DataFrame, project: Project) -> list[tuple[str, str, N
             cells = series.to_numpy(dtype=object)
             groups = [(str(value), cells == value) for value in sorted(set(cells[~missing]))]
         elif column.type is Type.BOOLEAN:
-            truth = series.to_numpy(dtype=object)
-            groups = [
-                (
-                    word,
-                    ~missing & np.array([cell is not None and cell == state for cell in truth], dtype=bool),
-                )
-                for word, state in (("false", False), ("true", True))
-            ]
+            truth = series.astype("boolean").to_numpy(dtype=bool, na_value=False)
+            groups = [("false", ~missing & ~truth), ("true", ~missing & truth)]
         else:
             groups = _cut_quartiles(series.to_numpy(dtype=np.float64, na_value=np.nan))
         for value, mask in [*groups, (MISSING, missing)]:
