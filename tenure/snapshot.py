@@ -25,7 +25,8 @@ def read_source(path: Path, format: str | None, contract: Contract) -> pd.DataFr
     """Read the customers as they stand in the file; what they mean is validation's business.
 
     CSV (RFC 4180, comma, UTF-8 with or without a byte order mark): every cell is a string, an empty or blank
-    one None. Parquet keeps its types. A contract whose id is numbered by row order gets the ids
+    one None. A cut is noticed unless it falls between two lines or into the last field of a line, where CSV
+    cannot tell. Parquet keeps its types. A contract whose id is numbered by row order gets the ids
     `row-0000001`, `row-0000002` and so on, unless the file has that column already.
 
     Args:
@@ -130,6 +131,7 @@ def _read_csv(path: Path, contract: Contract) -> pd.DataFrame:
         raise SourceError(f"{path}: line {line} holds a NUL byte: it is damaged, or not UTF-8 text")
     if not text.strip():
         raise SourceError(f"{path}: the file is empty")
+    _check_separator(text.lstrip().split("\n", 1)[0], path, contract)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[list[str]] = []
     header: list[str] = []
@@ -166,11 +168,12 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        with path.open("rb") as handle:
+            file = pq.ParquetFile(handle)
+            _check_doubles(file.schema_arrow.names, path)
+            table = file.read()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise SourceError(f"{path}: is no Parquet file, or truncated: {error}") from error
-    names = [str(name) for name in table.column_names]
-    _check_doubles(names, path)
     frame: pd.DataFrame = table.to_pandas(ignore_metadata=True, types_mapper=_map_types(pa))
     return frame
 
@@ -200,12 +203,20 @@ def _check_header(header: list[str], path: Path, contract: Contract) -> None:
     wanted = {column.name for column in contract.columns}
     if wanted.isdisjoint(header):
         shown = ", ".join(repr(name[:30]) for name in header[:5])
-        hint = "add a header line, or check source.uri"
-        for separator, name in _SEPARATORS.items():
-            if len(header) == 1 and not wanted.isdisjoint(_unquote(header[0], separator)):
-                hint = f"its fields are separated by {name}, save it with commas"
-        raise SourceError(f"{path}: the first line ({shown}) names no column of the contract: {hint}")
+        raise SourceError(
+            f"{path}: the first line ({shown}) names no column of the contract: add a header line, or check "
+            "source.uri"
+        )
     _check_doubles(header, path)
+
+
+def _check_separator(line: str, path: Path, contract: Contract) -> None:
+    """Refuse a header whose fields are separated by something else than commas."""
+    wanted = {column.name for column in contract.columns}
+    for separator, name in _SEPARATORS.items():
+        fields = [field.strip().strip('"') for field in line.split(separator)]
+        if "," not in line and len(fields) > 1 and not wanted.isdisjoint(fields):
+            raise SourceError(f"{path}: its fields are separated by {name}: save it with commas")
 
 
 def _check_doubles(header: list[str], path: Path) -> None:
@@ -213,10 +224,6 @@ def _check_doubles(header: list[str], path: Path) -> None:
     doubled = sorted({name for name in header if header.count(name) > 1})
     if doubled:
         raise SourceError(f"{path}: the header names {', '.join(map(repr, doubled))} more than once")
-
-
-def _unquote(line: str, separator: str) -> list[str]:
-    return [name.strip().strip('"') for name in line.split(separator)]
 
 
 def _hash_file(path: Path) -> str:

