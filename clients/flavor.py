@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 import tempfile
-import weakref
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +22,8 @@ from tenure.contract import Type
 
 if TYPE_CHECKING:
     import pandas as pd
-    from tenure.bundle import Bundle
 
+    from tenure.bundle import Bundle
     from tenure.contract import Contract
 
 MODEL_FOLDER = "model"
@@ -134,12 +132,7 @@ def _load_pyfunc(path: str) -> ChurnModel:
     from tenure.bundle import load_bundle
 
     pointer = json.loads(Path(path).read_text(encoding="utf-8"))
-    directory = tempfile.mkdtemp(prefix="tenure-bundle-")
-    try:
+    with tempfile.TemporaryDirectory(prefix="tenure-bundle-") as directory:
         Store.connect(load_settings()).download_directory(pointer["uri"], Path(directory))
-        model = ChurnModel(load_bundle(Path(directory), pointer["digest"]))
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
-    weakref.finalize(model, shutil.rmtree, directory, ignore_errors=True)
-    return model
+        # A loaded bundle keeps its bytes in memory: the folder may go.
+        return ChurnModel(load_bundle(Path(directory), pointer["digest"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import time
@@ -15,6 +16,8 @@ from typing import Any, Protocol, Self
 from clients.errors import ClientError, NotFoundError, RefusedError, UnreachableError
 from clients.flavor import MODEL_FOLDER, write_pointer
 from clients.settings import Settings
+
+logger = logging.getLogger("tenure.tracking")
 
 CHAMPION = "champion"
 """Alias of the version that serves."""
@@ -149,11 +152,12 @@ class Study:
             future.result()
         self._pending.append(self._writer.submit(self.log_trial, trial))
 
-    def finish(self, status: str = "FINISHED") -> None:
-        """Wait for the trials to be logged and end the parent run.
+    def describe(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the parent run."""
+        self._tracking.set_tags(self.run_id, tags)
 
-        Args:
-            status: FINISHED, or FAILED / KILLED, which a later run may resume.
+    def finish(self) -> None:
+        """Wait for the trials to be logged and end the parent run.
 
         Raises:
             ClientError: A trial could not be logged; the run is left unfinished.
@@ -162,7 +166,16 @@ class Study:
         while self._pending:
             self._pending.pop().result()
         with self._tracking.translate("ending the study"):
-            self._tracking.client.set_terminated(self.run_id, status)
+            self._tracking.client.set_terminated(self.run_id, "FINISHED")
+
+    def abandon(self) -> None:
+        """Mark the study as failed, as far as the server lets us; a later run resumes it either way."""
+        self._writer.shutdown(wait=True)
+        try:
+            with self._tracking.translate("giving the study up"):
+                self._tracking.client.set_terminated(self.run_id, "FAILED")
+        except ClientError as error:
+            logger.warning("%s", error)
 
 
 class Tracking:

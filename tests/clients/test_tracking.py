@@ -75,12 +75,13 @@ def test_trial_is_logged_quickly(tracking: Tracking, project: str) -> None:
     assert min(taken) < 0.3
 
 
-@pytest.mark.parametrize("status", [None, "FAILED", "KILLED"])
-def test_unfinished_study_is_resumed(tracking: Tracking, project: str, status: str | None) -> None:
+@pytest.mark.parametrize("abandoned", [True, False])
+def test_unfinished_study_is_resumed(tracking: Tracking, project: str, abandoned: bool) -> None:
     first = tracking.open_study(project, "tag", tags={}, params={})
     first.log_trial(Record(number=0))
-    if status:
-        first.finish(status)
+    if abandoned:
+        first.abandon()
+        assert tracking.client.get_run(first.run_id).info.status == "FAILED"
     again = tracking.open_study(project, "tag", tags={}, params={})
     assert again.run_id == first.run_id
     assert len(again.load_trials()) == 1
