@@ -231,6 +231,7 @@ class Services:
         Raises:
             SettingsError: When the kubeconfig is missing or wrong, or when this is no pod either.
         """
+        import yaml
         from kubernetes import client, config
         from urllib3.util import Retry
 
@@ -242,7 +243,7 @@ class Services:
                 )
             else:
                 config.load_incluster_config(client_configuration=configuration)
-        except (config.ConfigException, OSError) as error:
+        except (config.ConfigException, OSError, yaml.YAMLError, TypeError, AttributeError) as error:
             where = settings.kubeconfig or "the pod's own account"
             raise SettingsError(
                 f"TENURE_KUBECONFIG: {where}: {error}. On a laptop `tenure up` writes the file."
