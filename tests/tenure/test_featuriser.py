@@ -101,6 +101,7 @@ def test_each_type_has_its_meaning() -> None:
     assert FEATURISER.types == ("c", "c", "q", "q", "q")
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(row, min_size=1, max_size=60))
 def test_equals_scikit_learn_row_by_row(rows: list[dict[str, Any]]) -> None:
     columns = to_columns(rows)
@@ -122,7 +123,7 @@ def test_equals_scikit_learn_row_by_row(rows: list[dict[str, Any]]) -> None:
         np.testing.assert_array_equal(one, expected[position : position + 1])
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_a_batch_never_differs_from_its_rows(data: st.DataObject) -> None:
     """One column of anything, among good ones: the batch is refused exactly if one of its rows is."""
@@ -140,6 +141,7 @@ def test_a_batch_never_differs_from_its_rows(data: st.DataObject) -> None:
         np.testing.assert_array_equal(batch, np.concatenate(singles))
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.data())
 def test_an_array_means_what_its_values_mean(data: st.DataObject) -> None:
     dtype = data.draw(
@@ -335,6 +337,7 @@ def test_a_document_survives_json(telco: pd.DataFrame, project: Project) -> None
         assert Featuriser.from_document(document, contract) == featuriser
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.floats(-3e38, 3e38), st.floats(-3e38, 3e38))
 def test_ranges_survive_json_exactly(low: float, high: float) -> None:
     features = tuple(

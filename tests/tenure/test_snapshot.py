@@ -70,7 +70,7 @@ def test_quotes_blanks_byte_order_mark_and_line_ends(read: Callable[..., pd.Data
 cell = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=5)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(rows=st.lists(st.tuples(cell, cell, cell), min_size=1, max_size=8))
 def test_what_a_csv_writer_writes_is_read(
     rows: list[tuple[str, str, str]], read: Callable[..., pd.DataFrame]
