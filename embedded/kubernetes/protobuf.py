@@ -1,8 +1,8 @@
 """Just enough of Kubernetes' protobuf to read the Namespace that `kubectl create namespace` sends.
 
-kubectl sends built-in kinds in this encoding and has no switch for it. An envelope `k8s\\0` + `runtime.Unknown`
-holds the type and the object's bytes (k8s.io/apimachinery, generated.proto); of the object only the name and
-the labels matter here.
+kubectl sends built-in kinds in this encoding and has no switch for it. An envelope of `k8s`, NUL and a
+`runtime.Unknown` holds the type and the object's bytes (k8s.io/apimachinery, generated.proto); of the object
+only the name and the labels matter here.
 """
 
 from __future__ import annotations

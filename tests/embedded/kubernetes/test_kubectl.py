@@ -171,27 +171,22 @@ def test_wait_for_condition_and_jsonpath(kubectl, api: Api):
 
 def test_get_watch_prints_changes(kubectl, api: Api):
     kubectl("apply", "-f", "-", stdin=make_service())
-    process = subprocess.Popen(
-        [kubectl.binary, f"--kubeconfig={api.kubeconfig}", "get", "isvc", "-w"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=api.environment,
-    )
+    command = [kubectl.binary, f"--kubeconfig={api.kubeconfig}", "get", "isvc", "-w"]
     lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.extend(process.stdout))
-    try:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=api.environment) as process:
         assert process.stdout is not None
-        assert "NAME" in process.stdout.readline()
-        assert "telco" in process.stdout.readline()
-        reader.start()
-        kubectl("apply", "-f", "-", stdin=make_service("telco", make_canary("blue", 35)))
-        deadline = time.monotonic() + 20
-        while not any("blue" in line and "35%" in line for line in lines):
-            assert time.monotonic() < deadline, lines
-            reader.join(0.02)
-    finally:
-        process.terminate()
-        process.wait(10)
+        reader = threading.Thread(target=lines.extend, args=(process.stdout,))
+        try:
+            assert "NAME" in process.stdout.readline()
+            assert "telco" in process.stdout.readline()
+            reader.start()
+            kubectl("apply", "-f", "-", stdin=make_service("telco", make_canary("blue", 35)))
+            deadline = time.monotonic() + 20
+            while not any("blue" in line and "35%" in line for line in lines):
+                assert time.monotonic() < deadline, lines
+                reader.join(0.02)
+        finally:
+            process.terminate()
         reader.join(10)
 
 

@@ -1,0 +1,71 @@
+"""What Envoy is started with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from embedded.gateway.hosts import ROUTE_CONFIG
+from embedded.ports import LOOPBACK
+
+Document = dict[str, Any]
+
+CLUSTERS_FILE = "cds.yaml"
+ROUTES_FILE = "rds.yaml"
+STAT_PREFIX = "gateway"
+_TYPE = "type.googleapis.com/"
+
+
+def build_bootstrap(directory: Path, port: int, admin_port: int) -> Document:
+    """Return the bootstrap: one listener, one admin port, clusters and routes from files in `directory`."""
+    connections = {
+        "@type": _TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": STAT_PREFIX,
+        "codec_type": "AUTO",
+        "generate_request_id": False,
+        "rds": {"route_config_name": ROUTE_CONFIG, "config_source": _watch_file(directory / ROUTES_FILE)},
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {
+                    "@type": _TYPE + "envoy.extensions.filters.http.router.v3.Router",
+                    "suppress_envoy_headers": True,
+                },
+            }
+        ],
+    }
+    return {
+        "node": {"id": "gateway", "cluster": "tenure"},
+        "admin": {"address": _bind(admin_port)},
+        "dynamic_resources": {"cds_config": _watch_file(directory / CLUSTERS_FILE)},
+        "static_resources": {
+            "listeners": [
+                {
+                    "name": "http",
+                    "address": _bind(port),
+                    "filter_chains": [
+                        {
+                            "filters": [
+                                {
+                                    "name": "envoy.filters.network.http_connection_manager",
+                                    "typed_config": connections,
+                                }
+                            ]
+                        }
+                    ],
+                }
+            ]
+        },
+    }
+
+
+def _bind(port: int) -> Document:
+    return {"socket_address": {"address": LOOPBACK, "port_value": port}}
+
+
+def _watch_file(path: Path) -> Document:
+    """Return a source that is read again whenever something is renamed into its folder."""
+    return {
+        "resource_api_version": "V3",
+        "path_config_source": {"path": str(path), "watched_directory": {"path": str(path.parent)}},
+    }
