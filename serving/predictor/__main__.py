@@ -31,6 +31,8 @@ def _configure_logging() -> None:
 def _serve(settings: Settings) -> None:
     """Load and serve; the heavy imports come after the settings were found to be right."""
     started = time.perf_counter()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core logs what it raises as well
+
     from serving.predictor.engine import load_engine
 
     engine = load_engine(settings)

@@ -24,16 +24,16 @@ class ChurnModel(Model):  # type: ignore[misc]  # kserve carries no types
 
     def __init__(self, name: str, engine: Engine) -> None:
         super().__init__(name)
-        self.engine = engine
+        self.backend = engine  # `engine` is a flag of kserve's
         self.load()
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return the V2 metadata of the input tensors."""
-        return self.engine.inputs
+        return self.backend.inputs
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """Return the V2 metadata of the output tensors."""
-        return self.engine.outputs
+        return self.backend.outputs
 
     async def predict(
         self,
@@ -47,16 +47,16 @@ class ChurnModel(Model):  # type: ignore[misc]  # kserve carries no types
             RequestError: The request breaks the protocol or the contract.
         """
         if isinstance(payload, InferRequest):
-            with self.engine.metrics.watch("grpc" if payload.from_grpc else "v2"):
+            with self.backend.metrics.watch("grpc" if payload.from_grpc else "v2"):
                 return await self._infer(payload)
-        with self.engine.metrics.watch("v1"):
-            query = self.engine.decoder.read_instances(_parse(payload))
-            answer = await self.engine.answer(query)
-            return render_predictions(answer, query, model=self.name, version=self.engine.version)
+        with self.backend.metrics.watch("v1"):
+            query = self.backend.decoder.read_instances(_parse(payload))
+            answer = await self.backend.answer(query)
+            return render_predictions(answer, query, model=self.name, version=self.backend.version)
 
     async def _infer(self, payload: InferRequest) -> InferResponse:
-        query = self.engine.decoder.read(_convert(payload))
-        answer = await self.engine.answer(query)
+        query = self.backend.decoder.read(_convert(payload))
+        answer = await self.backend.answer(query)
         raw = payload.from_grpc and payload.use_binary_outputs
         outputs = []
         for wanted in query.wanted:
@@ -72,7 +72,7 @@ class ChurnModel(Model):  # type: ignore[misc]  # kserve carries no types
         return InferResponse(
             response_id=payload.id or "",
             model_name=self.name,
-            model_version=self.engine.version,
+            model_version=self.backend.version,
             infer_outputs=outputs,
             use_binary_outputs=payload.use_binary_outputs,
             requested_outputs=payload.request_outputs,

@@ -114,7 +114,7 @@ class _DataPlane(DataPlane):  # type: ignore[misc]
 
     async def model_metadata(self, model_name: str) -> dict[str, Any]:
         metadata: dict[str, Any] = await super().model_metadata(model_name)
-        version = self.get_model_from_registry(model_name).engine.version
+        version = self.get_model_from_registry(model_name).backend.version
         return {**metadata, "platform": "tenure_onnx", "versions": [version]}
 
 
@@ -146,7 +146,7 @@ class _RestServer(RESTServer):  # type: ignore[misc]
         model: ChurnModel,
         settings: Settings,
     ) -> None:
-        application = FastPath(kserve_application, model.engine, model.name, settings.max_body_bytes)
+        application = FastPath(kserve_application, model.backend, model.name, settings.max_body_bytes)
         super().__init__(application, data_plane, repository, settings.http_port)
         self.config = uvicorn.Config(
             application,
@@ -228,11 +228,11 @@ class _Servicer(InferenceServicer):  # type: ignore[misc]
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
         metadata = await super().ModelMetadata(request, context)
-        metadata.versions.append(self._model.engine.version)
+        metadata.versions.append(self._model.backend.version)
         return metadata
 
     async def ModelInfer(self, request: ModelInferRequest, context: Any) -> ModelInferResponse:  # noqa: N802
-        version = self._model.engine.version
+        version = self._model.backend.version
         if request.model_version not in ("", version) and request.model_name == self._model.name:
             raise UnknownModelError(
                 f"version {request.model_version[:60]} of {request.model_name} is not served here, "

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.predictor.encoding import pack
+from serving.predictor.errors import RequestError
+from serving.predictor.tensors import DTYPES, decode_strings, parse_request, unpack
+
+
+def join(inputs: list[dict[str, Any]], *tails: bytes) -> tuple[bytes, int]:
+    text = json.dumps({"inputs": inputs}).encode()
+    return b"".join((text, *tails)), len(text)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"\xef\xbb\xbf{}", "not JSON"),
+        (b'{"inputs": []', "not JSON"),
+        (b'{"inputs": []} {}', "not JSON"),
+        (b"[]", "expected `object`"),
+        (b"{}", "inputs"),
+        (b'{"inputs": [], "id": 5}', "id"),
+        (b'{"inputs": {}}', "inputs"),
+        (b'{"inputs": [{"name": "a", "shape": [1], "datatype": 5}]}', "^a: .*datatype"),
+        (b'{"inputs": [{"name": "a", "shape": [1.5], "datatype": "FP64"}]}', "^a: .*shape"),
+        (b'{"inputs": [{"name": "a", "shape": [true], "datatype": "FP64"}]}', "^a: .*shape"),
+        (b'{"inputs": [{"name": 1, "shape": [1], "datatype": "FP64"}]}', r"^inputs\[0\]: "),
+        (b'{"inputs": [{"name": "a", "shape": [1.5], "datatype": NaN}]}', r"^inputs\[0\]: "),
+        (b'{"inputs": [{"name": "a", "shape": [1], "datatype": "FP64", "data": [NaN]}]}', "not JSON"),
+        (b'{"inputs": [{"name": "a", "shape": [1], "datatype": "FP64", "data": [-Infinity]}]}', "not JSON"),
+        (b'{"inputs": [{"name": "a", "shape": [1], "datatype": "FP64", "data": [1e999]}]}', "range"),
+        (b'{"inputs": [], "parameters": ' + b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"}", "deeply"),
+    ],
+)
+def test_refuses_what_is_no_request(body: bytes, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        parse_request(body)
+
+
+def test_ignores_keys_that_the_protocol_does_not_know() -> None:
+    assert parse_request(b'{"inputs": [], "later": {"version": 3}}').inputs == []
+
+
+def test_reads_binary_tensors_from_the_tail() -> None:
+    numbers = np.array([1.5, np.nan])
+    body, length = join(
+        [
+            {"name": "a", "shape": [2], "datatype": "FP64", "parameters": {"binary_data_size": 16}},
+            {"name": "b", "shape": [1], "datatype": "FP64", "data": [3]},
+            {"name": "c", "shape": [2], "datatype": "BYTES", "parameters": {"binary_data_size": 11}},
+        ],
+        numbers.tobytes(),
+        pack(["é", "x"]),
+    )
+    first, second, third = parse_request(body, length).inputs
+    assert first.data is not None
+    assert first.data[0] == 1.5
+    assert np.isnan(first.data[1])
+    assert (second.data, third.data) == ([3], ["é", "x"])
+
+
+@pytest.mark.parametrize(
+    ("size", "tail", "message"),
+    [
+        (16, b"12345678", "a: .*beyond the end"),
+        (8, b"123456789", "belong to no tensor"),
+        (7, b"1234567", "a: 7 bytes are not a whole number"),
+        (-1, b"", "a: binary_data_size"),
+        (True, b"1", "a: binary_data_size"),
+        ("8", b"12345678", "a: binary_data_size"),
+    ],
+)
+def test_refuses_binary_tensors_that_do_not_fit(size: Any, tail: bytes, message: str) -> None:
+    entry = {"name": "a", "shape": [1], "datatype": "FP64", "parameters": {"binary_data_size": size}}
+    with pytest.raises(RequestError, match=message):
+        parse_request(*join([entry], tail))
+
+
+def test_refuses_binary_tensors_without_the_header_or_beside_data() -> None:
+    entry = {"name": "a", "shape": [1], "datatype": "BOOL", "parameters": {"binary_data_size": 1}}
+    body, length = join([entry], b"\1")
+    with pytest.raises(RequestError, match="not JSON"):
+        parse_request(body)
+    with pytest.raises(RequestError, match=r"a: .*no Inference-Header-Content-Length"):
+        parse_request(body[:length])
+    with pytest.raises(RequestError, match="Inference-Header-Content-Length is 5000"):
+        parse_request(body, 5000)
+    with pytest.raises(RequestError, match=r"a: .*both"):
+        parse_request(*join([{**entry, "data": [True]}], b"\1"))
+
+
+@pytest.mark.parametrize(
+    ("datatype", "raw", "message"),
+    [
+        ("BYTES", b"\1\0\0", "row 0: .*end inside"),
+        ("BYTES", b"\1\0\0\0", "row 0: .*end inside"),
+        ("BYTES", b"\1\0\0\0x\xff\xff\xff\xff", "row 1: .*end inside"),
+        ("BYTES", b"\1\0\0\0\xff", "row 0: .*UTF-8"),
+        ("BOOL", b"\2", "neither 0 nor 1"),
+        ("BF16", b"\2\2", "'BF16' is not one of"),
+    ],
+)
+def test_refuses_broken_values(datatype: str, raw: bytes, message: str) -> None:
+    with pytest.raises(RequestError, match=f"^t: .*{message}"):
+        unpack("t", datatype, raw)
+
+
+@given(st.lists(st.text()))
+def test_strings_survive_packing(texts: list[str]) -> None:
+    assert unpack("t", "BYTES", pack(texts)) == texts
+    assert decode_strings("t", [text.encode() for text in texts]) == texts
+
+
+@given(st.sampled_from(sorted({*DTYPES, "BYTES", "FP8"})), st.binary(max_size=64))
+def test_any_bytes_are_values_or_refused(datatype: str, raw: bytes) -> None:
+    try:
+        values = unpack("t", datatype, raw)
+    except RequestError:
+        return
+    if datatype == "BYTES":
+        assert pack(values) == raw
+    else:
+        assert len(values) * DTYPES[datatype].itemsize == len(raw)
+
+
+@given(st.lists(st.floats(), max_size=20))
+def test_numbers_survive_packing(numbers: list[float]) -> None:
+    raw = pack(np.array(numbers, dtype=np.float64))
+    assert raw == struct.pack(f"<{len(numbers)}d", *numbers)
+    np.testing.assert_array_equal(unpack("t", "FP64", raw), numbers)
