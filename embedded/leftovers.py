@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 
 import psutil
 
 from embedded.errors import EmbeddedError
 from embedded.home import PLATFORM_VARIABLE
+
+_KILL_SECONDS = 5.0
 
 
 def find_leftovers(platform_id: str) -> list[psutil.Process]:
@@ -48,12 +51,29 @@ def end_leftovers(platform_id: str, grace_seconds: float = 2.0) -> int:
         ended |= found
         for process in found:
             _signal(process, kill=False)
-        _, alive = psutil.wait_procs(list(found), timeout=grace_seconds)
-        for process in alive:
+        for process in _wait_for_ends(found, grace_seconds):
             _signal(process, kill=True)
-        psutil.wait_procs(alive, timeout=5)
+        _wait_for_ends(found, _KILL_SECONDS)
     pids = ", ".join(str(process.pid) for process in find_leftovers(platform_id))
     raise EmbeddedError(f"these processes of the platform do not end: {pids}; end them by hand")
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Return whether the process still runs; one that only waits to be reaped by its parent does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _wait_for_ends(processes: set[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Return those that still live after `seconds`, or none as soon as all have ended."""
+    deadline = time.monotonic() + seconds
+    while alive := [process for process in processes if is_alive(process)]:
+        if time.monotonic() > deadline:
+            return alive
+        time.sleep(0.02)
+    return []
 
 
 def _signal(process: psutil.Process, kill: bool) -> None:

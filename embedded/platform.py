@@ -36,7 +36,7 @@ class ServiceStatus:
     Attributes:
         name: Its name, also for `logs`.
         kind: "service", or "model" for a model server.
-        state: The supervisor's word for its process.
+        state: Its process's state.
         ready: It does its work.
         problem: Why it is not ready.
         pid: Its process.
@@ -161,10 +161,13 @@ class Platform:
     def _describe(
         self, name: str, kind: str, state: ProgramState | None, problem: str | None, address: str
     ) -> ServiceStatus:
+        shown = state.state if state else State.STOPPED
+        if kind == "service" and shown == State.STARTING and problem is None:
+            shown = State.RUNNING  # the supervisor only counts seconds; the probe knows better
         return ServiceStatus(
             name=name,
             kind=kind,
-            state=state.state if state else State.STOPPED,
+            state=shown,
             ready=problem is None,
             problem=problem,
             pid=state.pid if state else None,

@@ -30,6 +30,7 @@ import psutil
 from embedded import launch
 from embedded.errors import EmbeddedError, StartError
 from embedded.home import PLATFORM_VARIABLE, Home, write_private
+from embedded.leftovers import is_alive
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,118}[a-z0-9])?")
 _START_SECONDS = 10  # a program that ends sooner counts as failing and is retried with back-off
@@ -181,10 +182,11 @@ class Supervisor:
         pid = self.pid
         if pid is None:
             return
+        process = psutil.Process(pid)
         with self._connect() as server:
             server.supervisor.shutdown()
         deadline = time.monotonic() + timeout
-        while _is_alive(pid):
+        while is_alive(process):
             if time.monotonic() > deadline:
                 raise SupervisorError(
                     f"supervisord (pid {pid}) has not ended after {timeout:.0f} s; see {self.log_file}"
@@ -384,7 +386,11 @@ class Supervisor:
         def dial() -> Any:
             connection = UnixStreamHTTPConnection("localhost")
             connection.socketfile = str(socket)
-            connection.connect()
+            try:
+                connection.connect()
+            except OSError:
+                connection.close()
+                raise
             connection.sock.settimeout(_RPC_TIMEOUT)
             return connection
 
@@ -438,10 +444,3 @@ def _escape(value: str) -> str:
             "as the start of a comment; move the checkout or set TENURE_HOME"
         )
     return value.replace("%", "%%")
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
