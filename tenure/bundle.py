@@ -7,6 +7,7 @@ once, checks it, and works on the checked bytes, so that a file changed later ch
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import secrets
@@ -14,9 +15,9 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tenure.calibration import Calibrator
 from tenure.canonical import dump_canonical, load_canonical
@@ -91,6 +92,12 @@ class _Probe(BaseModel):
     rows: list[dict[str, Any]]
     scores: list[Finite]
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.rows) != len(self.scores):
+            raise ValueError(f"{len(self.rows)} known rows have {len(self.scores)} scores")
+        return self
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -112,6 +119,7 @@ class Bundle:
     calibrator: Calibrator
     metadata: BundleMetadata
     _data: Mapping[str, bytes] = field(repr=False, compare=False)
+    _probe: _Probe = field(repr=False, compare=False)
 
     @property
     def version(self) -> str:
@@ -137,11 +145,11 @@ class Bundle:
 
     def probe(self) -> list[dict[str, Any]]:
         """Return known rows as plain JSON values: feature name -> value, None for missing."""
-        return _read_probe(self._data[PROBE]).rows
+        return copy.deepcopy(self._probe.rows)
 
     def probe_scores(self) -> list[float]:
         """Return XGBoost's own probability for each row of `probe`, rounded to 9 decimals."""
-        return _read_probe(self._data[PROBE]).scores
+        return list(self._probe.scores)
 
 
 def write_bundle(
@@ -223,13 +231,14 @@ def load_bundle(directory: Path, digest: str | None = None) -> Bundle:
     try:
         metadata = BundleMetadata.model_validate(load_canonical(data[METADATA]))
         contract = Contract.model_validate(load_canonical(data[CONTRACT]))
-        featuriser = Featuriser.from_document(load_canonical(data[FEATURISER]), contract)
-        calibrator = Calibrator.from_document(load_canonical(data[CALIBRATOR]))
+        featuriser = Featuriser.from_document(_load_object(data, FEATURISER), contract)
+        calibrator = Calibrator.from_document(_load_object(data, CALIBRATOR))
+        probe = _Probe.model_validate(load_canonical(data[PROBE]))
     except ValueError as error:  # pydantic's errors and JSON's are ValueErrors
         raise BundleError(
             f"{directory}: its files are intact but not what this version writes: {error}"
         ) from error
-    return Bundle(directory, actual, contract, featuriser, calibrator, metadata, data)
+    return Bundle(directory, actual, contract, featuriser, calibrator, metadata, data, probe)
 
 
 def encode_reference(frame: pd.DataFrame) -> bytes:
@@ -252,5 +261,9 @@ def decode_reference(data: bytes) -> pd.DataFrame:
     return frame
 
 
-def _read_probe(content: bytes) -> _Probe:
-    return _Probe.model_validate(load_canonical(content))
+def _load_object(data: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    """Return a file's JSON object."""
+    document = load_canonical(data[name])
+    if not isinstance(document, dict):
+        raise ValueError(f"{name} is {type(document).__name__}, expected an object")  # noqa: TRY004
+    return document

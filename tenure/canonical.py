@@ -21,9 +21,13 @@ def load_canonical(data: bytes) -> Any:
     """Read a document that `dump_canonical` wrote, and refuse any other spelling of it.
 
     Raises:
-        ValueError: The bytes are not UTF-8, not JSON, or not exactly what `dump_canonical` writes.
+        ValueError: The bytes are not UTF-8, not JSON, nested too deeply, or not exactly what `dump_canonical`
+            writes.
     """
-    document = json.loads(data.decode("utf-8"))
+    try:
+        document = json.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
     if dump_canonical(document) != data:
         raise ValueError("is JSON, but not in its canonical form")
     return document

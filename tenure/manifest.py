@@ -70,7 +70,10 @@ def read_verified(
     if digest is not None and actual != digest:
         raise BundleError(f"{directory}: is bundle {actual}, expected {digest}: fetch it again")
     manifest = _parse_manifest(directory / MANIFEST, content, names)
-    extra = sorted({path.name for path in directory.iterdir()} - {MANIFEST, *names})
+    try:
+        extra = sorted({path.name for path in directory.iterdir()} - {MANIFEST, *names})
+    except OSError as error:
+        raise BundleError(f"{directory}: cannot be listed: {error.strerror}") from error
     if extra:
         raise BundleError(f"{directory}: holds files that are not of a bundle: {', '.join(extra[:5])}")
     data = {}
@@ -131,7 +134,7 @@ def _parse_manifest(path: Path, content: bytes, names: Collection[str]) -> Manif
     """Read the manifest: canonical JSON with exactly the known keys and names."""
     try:
         manifest = Manifest.model_validate(load_canonical(content))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         detail = "wrong keys or values" if isinstance(error, ValidationError) else str(error)
         raise BundleError(f"{path}: is no manifest ({detail}): fetch the bundle again") from error
     if manifest.format != FORMAT:
