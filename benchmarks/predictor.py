@@ -3,8 +3,8 @@
     python benchmarks/predictor.py [--seconds 3] [--rounds 3]
 
 Both score with the same code, in one process each, and take turns in every round, so that a busy machine
-slows both. Trust CPU per request and the ratios; requests per second depend on the machine. The plain server is
-measured twice: as kserve starts it (it logs four lines a request), and with its logs off.
+slows both. Trust CPU per request and the ratios; requests per second depend on the machine. The plain server
+is measured twice: as kserve starts it (it logs four lines a request), and with its logs off.
 """
 
 from __future__ import annotations
