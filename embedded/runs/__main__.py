@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -22,14 +24,31 @@ _GRACE_SECONDS = 4.0
 
 
 def main() -> int:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT.
+
+    Returns:
+        0 after an orderly stop; 1 when the server did not start or its queue failed; 2 when there is no
+        platform, or another server is at work on it.
+    """
     try:
         home = Home.open()
     except EmbeddedError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    try:
+        # Two queues over one home would start all twice; the port is taken too late to prevent it.
+        with home.lock("runs", wait=False):
+            return serve(home)
+    except EmbeddedError as error:
+        sys.stderr.write(f"another server of pipeline runs is at work on {home.path} ({error})\n")
+        return 2
+
+
+def serve(home: Home) -> int:
+    """Serve one home until SIGTERM or SIGINT; return the exit code."""
     home.runs_dir.mkdir(mode=0o700, exist_ok=True)
     os.umask(0o077)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
     storage = Storage(home.runs_dir / "runs.db")
     queue = RunQueue(storage, home.runs_dir, lambda: read_environment(home), _GRACE_SECONDS)
     config = uvicorn.Config(
@@ -40,17 +59,21 @@ def main() -> int:
         http="h11",
         ws="none",
         lifespan="on",
+        log_config=None,
         access_log=False,
-        use_colors=False,
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     server = uvicorn.Server(config)
+    # After its shutdown uvicorn raises the signal again, for the handler that was there before: an orderly
+    # stop ends here, with the exit code 0, and not in the default handler.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     try:
         server.run()
     finally:
         storage.close()
-    return 0 if server.started else 1
+    return 0 if server.started and not queue.failed else 1
 
 
 def read_environment(home: Home) -> Mapping[str, str]:

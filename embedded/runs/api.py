@@ -123,7 +123,11 @@ def make_app(storage: Storage, queue: RunQueue, token: SecretStr) -> Starlette:
     return Starlette(
         routes=_make_routes(calls),
         middleware=[Middleware(Guard, token=token)],
-        exception_handlers={ApiError: _answer_error, HTTPException: _answer_http_error},
+        exception_handlers={
+            ApiError: _answer_error,
+            HTTPException: _answer_http_error,
+            Exception: _answer_bug,
+        },
         lifespan=lifespan,
     )
 
@@ -271,7 +275,7 @@ class Calls:
         body = await read_body(request, RunBody)
         if body.runtime_config.pipeline_root:
             raise BadRequestError(
-                "runtime_config.pipeline_root: not to be chosen on the laptop, artifacts lie in the run's folder"
+                "runtime_config.pipeline_root: fixed on the laptop, artifacts lie in the run's folder"
             )
         reference = body.pipeline_version_reference
         if (body.pipeline_spec is None) == (reference is None):
@@ -530,6 +534,12 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, ApiError):
         raise error
     return JSONResponse(error.to_document(), status_code=error.status)
+
+
+async def _answer_bug(request: Request, error: Exception) -> Response:
+    """Answer for what nobody foresaw; Starlette raises it again, so that the log has the traceback."""
+    answer = ApiError(f"{request.method} {request.url.path}: {type(error).__name__}; see the server's log")
+    return JSONResponse(answer.to_document(), status_code=answer.status)
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:

@@ -29,20 +29,19 @@ def check_spec(spec: Mapping[str, Any]) -> None:
     Raises:
         BadRequestError: It cannot; the text names the task and what to change.
     """
-    info = spec.get("pipelineInfo")
-    if not isinstance(info, Mapping) or not isinstance(info.get("name"), str) or not info["name"]:
+    name = _part(spec, "pipelineInfo").get("name")
+    if not isinstance(name, str) or not name:
         raise BadRequestError("the pipeline has no pipelineInfo.name; submit what `kfp dsl compile` writes")
-    deployment = spec.get("deploymentSpec")
-    executors = deployment.get("executors") if isinstance(deployment, Mapping) else None
+    executors = _part(spec, "deploymentSpec", "executors")
     checked = False
     for task in walk_tasks(spec):
         _check_condition(task)
         _check_loop(task)
         if "dag" not in task.component_document:
-            _check_executor(task, executors if isinstance(executors, Mapping) else {})
+            _check_executor(task, executors)
             checked = True
     if not checked:
-        raise BadRequestError(f"pipeline {info['name']!r} has no step")
+        raise BadRequestError(f"pipeline {name!r} has no step")
 
 
 def check_parameters(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,15 +52,15 @@ def check_parameters(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
     Raises:
         BadRequestError: Names every unknown, missing or wrongly typed parameter.
     """
-    root = spec["root"]
-    declared = (root.get("inputDefinitions") or {}).get("parameters") or {}
+    declared = _part(spec, "root", "inputDefinitions", "parameters")
     problems = [
         f"{name!r} is not a parameter (there are: {', '.join(map(repr, declared)) or 'none'})"
         for name in given
         if name not in declared
     ]
     parameters: dict[str, Any] = {}
-    for name, definition in declared.items():
+    for name in declared:
+        definition = _part(declared, name)
         value = given.get(name)
         optional = bool(definition.get("isOptional")) or "defaultValue" in definition
         if value is None:
@@ -94,7 +93,7 @@ def _check_value(definition: Mapping[str, Any], value: Any) -> str | None:
         hint = "; in the shell quote it twice: '\"...\"'" if kind == "STRING" else ""
         return f"must be {wanted}, not {shown} ({type(value).__name__}){hint}"
     literals = definition.get("literals")
-    if literals and value not in literals:
+    if isinstance(literals, list) and literals and value not in literals:
         return f"must be one of {literals}, not {value!r}"
     return None
 
@@ -113,7 +112,8 @@ def _check_executor(task: Task, executors: Mapping[str, Any]) -> None:
             f"{where}: the laptop runs lightweight Python components and importers only; "
             f"component {task.component!r} is neither"
         )
-    command = [str(part) for part in container.get("command") or ()]
+    command = container.get("command")
+    command = [str(part) for part in command] if isinstance(command, list) else []
     if command[:1] != ["sh"] or not any(_EXECUTOR_MODULE in part for part in command):
         raise BadRequestError(
             f"{where}: component {task.component!r} is a container component; the laptop has no containers. "
@@ -130,13 +130,13 @@ def _check_executor(task: Task, executors: Mapping[str, Any]) -> None:
 
 def _check_condition(task: Task) -> None:
     """kfp.local looks a condition's values up by name; where it finds none it skips the branch silently."""
-    condition = (task.document.get("triggerPolicy") or {}).get("condition")
+    condition = _part(task.document, "triggerPolicy").get("condition")
     if not isinstance(condition, str):
         return
-    parameters = (task.document.get("inputs") or {}).get("parameters") or {}
+    parameters = _part(task.document, "inputs", "parameters")
     for name in _INPUT.findall(condition):
-        source = (parameters.get(name) or {}).get("taskOutputParameter")
-        if not isinstance(source, Mapping):
+        source = _part(parameters, name, "taskOutputParameter")
+        if not source:
             continue
         reference = name.replace("pipelinechannel--", "")
         found = reference.split("-Output")[0] if "-Output" in reference else None
@@ -151,16 +151,24 @@ def _check_condition(task: Task) -> None:
 
 def _check_loop(task: Task) -> None:
     """kfp.local replaces every task output that enters a ParallelFor by the loop's item, without an error."""
-    iterator = task.document.get("parameterIterator")
-    if not isinstance(iterator, Mapping):
+    iterator = _part(task.document, "parameterIterator")
+    if not iterator:
         return
-    items = (iterator.get("items") or {}).get("inputParameter")
-    parameters = (task.document.get("inputs") or {}).get("parameters") or {}
-    for name, source in parameters.items():
-        if name != items and isinstance(source, Mapping) and "taskOutputParameter" in source:
-            output = source["taskOutputParameter"]
+    items = _part(iterator, "items").get("inputParameter")
+    parameters = _part(task.document, "inputs", "parameters")
+    for name in parameters:
+        output = _part(parameters, name, "taskOutputParameter")
+        if name != items and output:
             raise BadRequestError(
                 f"task {'/'.join(task.path)!r}: the laptop's runner would pass the loop's item in place of "
                 f"output {output.get('outputParameterKey')!r} of {output.get('producerTask')!r}. "
                 "Pass the value as an artifact or a pipeline parameter"
             )
+
+
+def _part(document: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+    """Return an optional part of the IR; empty when it is not there (a broken one fails in the runner)."""
+    for key in path:
+        value = document.get(key)
+        document = value if isinstance(value, Mapping) else {}
+    return document

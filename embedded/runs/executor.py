@@ -62,7 +62,7 @@ def find_failure(folder: RunFolder, spec: dict[str, object]) -> str | None:
 
 
 def _finish(folder: RunFolder, state: str, error: str | None) -> None:
-    write_document(folder.outcome, {"state": state, "error": error, "finished": read_clock()})
+    write_document(folder.outcome, {"state": state, "error": error, "finished": read_clock()}, sync=True)
 
 
 if __name__ == "__main__":

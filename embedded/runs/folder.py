@@ -67,8 +67,8 @@ class RunFolder:
     def create(self, spec: dict[str, Any], parameters: dict[str, Any]) -> None:
         """Make the folder and write what the executor needs."""
         (self.path / "steps").mkdir(mode=0o700, parents=True)
-        write_document(self.spec, spec)
-        write_document(self.parameters, parameters)
+        write_document(self.spec, spec, sync=True)
+        write_document(self.parameters, parameters, sync=True)
 
     def reset(self) -> None:
         """Forget how the last attempt went, before the run is queued again. Logs are kept."""
@@ -96,12 +96,15 @@ def read_document(path: Path) -> Any:
     return json.loads(text)
 
 
-def write_document(path: Path, document: Any) -> None:
-    """Replace `path` by `document` as JSON at once; it outlives processes, perhaps not a power cut."""
+def write_document(path: Path, document: Any, sync: bool = False) -> None:
+    """Replace `path` by `document` as JSON at once; with `sync` it outlives a power cut too."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(document, file)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -116,7 +116,8 @@ def _sort_tasks(tasks: Mapping[str, Any], place: str) -> list[str]:
         if not isinstance(tasks[key], Mapping):
             raise BadRequestError(f"task {key!r} of {place} must be an object")
         open_tasks.add(key)
-        for needed in sorted(map(str, tasks[key].get("dependentTasks") or ())):
+        wanted = tasks[key].get("dependentTasks") or []
+        for needed in sorted(map(str, wanted if isinstance(wanted, list) else [wanted])):
             if needed not in tasks:
                 raise BadRequestError(f"task {key!r} of {place} depends on {needed!r}, which is not there")
             visit(needed)

@@ -133,11 +133,10 @@ def _read_predicate(
 ) -> Callable[[T], bool]:
     entry = {_to_snake_case(key): value for key, value in document.items()}
     operation = entry.get("operation")
-    if isinstance(operation, int):
-        operation = _OPERATIONS.get(operation, operation)
+    operation = _OPERATIONS.get(operation, "") if isinstance(operation, int) else str(operation)
     if operation not in _COMPARISONS:
         raise BadRequestError(
-            f"filter: unknown operation {operation!r}; choose one of {', '.join(_COMPARISONS)}"
+            f"filter: unknown operation {entry.get('operation')!r}; choose one of {', '.join(_COMPARISONS)}"
         )
     key = str(entry.get("key"))
     if key not in columns:

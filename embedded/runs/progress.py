@@ -44,8 +44,11 @@ class Progress:
 
     @classmethod
     def read(cls, path: Path) -> Progress:
-        """Read the file; nothing is known yet when it does not exist."""
-        document = read_document(path)
+        """Read the file; nothing is known when it does not exist, or when a power cut spoilt it."""
+        try:
+            document = read_document(path)
+        except ValueError:
+            document = None
         if document is None:
             return cls()
         steps = {

@@ -14,6 +14,7 @@ from pathlib import Path
 from embedded.runs.clock import read_clock
 from embedded.runs.errors import MissingError, PreconditionError
 from embedded.runs.folder import RunFolder, read_document
+from embedded.runs.output import read_tail
 from embedded.runs.processes import (
     EXECUTOR_MODULE,
     RUN_VARIABLE,
@@ -36,8 +37,10 @@ from embedded.runs.storage import Storage
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.1
-_LOG_LINES = 8
+_POLL_SECONDS = 0.05
+_QUOTED_LINES = 8
+# For what outlives its run; nothing waits for it to finish in good order.
+_LEFTOVER_GRACE = 1.0
 
 
 class RunQueue:
@@ -67,6 +70,7 @@ class RunQueue:
         self._grace = grace
         self._wake = threading.Event()
         self._stopping = threading.Event()
+        self.failed = False
         self._thread = threading.Thread(target=self._work, name="run-queue", daemon=True)
 
     @property
@@ -147,6 +151,7 @@ class RunQueue:
                 else:
                     self._run(waiting)
         except Exception:
+            self.failed = True
             logger.exception("the queue has failed; no run will be started until the server is restarted")
             # The supervisor starts a fresh server, which takes care of the run that was going on.
             os.kill(os.getpid(), signal.SIGTERM)
@@ -154,7 +159,10 @@ class RunQueue:
 
     def _recover(self, run: Run) -> None:
         """Adopt a run that an earlier server started, fail it if its executor has died, or queue it again."""
-        executor = find_executor(run.id) if run.pid is None or run.started is None else _identity(run)
+        executor = _identity(run)
+        if executor is None or not executor.is_alive():
+            # Its start was not written down, or the clock was set since, by which processes are told apart.
+            executor = find_executor(run.id) or executor
         if executor is None:
             if not self.folder(run.id).progress.exists() and not self.folder(run.id).outcome.exists():
                 logger.info("run %s was not begun yet: queued again", run.id)
@@ -175,12 +183,26 @@ class RunQueue:
         if begun.state != RUNNING:
             return
         folder = self.folder(run.id)
+        try:
+            process = self._start_executor(run, folder)
+        except OSError as error:
+            # One run's trouble (its folder was removed, say) is not to stop the others.
+            logger.warning("run %s could not be started: %s", run.id, error)
+            text = f"the run could not be started: {error}"
+            self._storage.update(Run, run.id, lambda found: _end(found, FAILED, text))
+            return
+        executor = identify(process.pid)
+        self._storage.update(Run, run.id, lambda found: _with_process(found, executor))
+        logger.info("run %s started in process %d", run.id, process.pid)
+        self._watch(run.id, executor, process)
+
+    def _start_executor(self, run: Run, folder: RunFolder) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **self._read_environment(), RUN_VARIABLE: run.id}
         with folder.log.open("ab") as log:
             if run.attempt > 1:
                 log.write(f"--- run again, attempt {run.attempt} ---\n".encode())
                 log.flush()
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", EXECUTOR_MODULE, str(folder.path), str(self._directory / "cache")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -188,10 +210,6 @@ class RunQueue:
                 env=environment,
                 start_new_session=True,
             )
-        executor = identify(process.pid)
-        self._storage.update(Run, run.id, lambda found: _with_process(found, executor))
-        logger.info("run %s started in process %d", run.id, process.pid)
-        self._watch(run.id, executor, process)
 
     def _watch(self, run_id: str, executor: Identity, process: subprocess.Popen[bytes] | None) -> None:
         """Wait until a run's executor is gone, ending it when asked to; then write down how the run ended."""
@@ -204,7 +222,7 @@ class RunQueue:
             self._wake.wait(_POLL_SECONDS)
             self._wake.clear()
         # Whatever a step left behind ends with its run, as in a pod.
-        left = end_processes(run_id, executor, self._grace)
+        left = end_processes(run_id, executor, min(_LEFTOVER_GRACE, self._grace))
         folder = self.folder(run_id)
         outcome = read_document(folder.outcome)
 
@@ -251,8 +269,8 @@ def _with_process(run: Run, executor: Identity) -> Run:
     return run.model_copy(update={"pid": executor.pid, "started": executor.started})
 
 
-def _identity(run: Run) -> Identity:
-    return Identity(run.pid or 0, run.started or 0.0)
+def _identity(run: Run) -> Identity | None:
+    return None if run.pid is None or run.started is None else Identity(run.pid, run.started)
 
 
 def _describe_death(executor: Identity, process: subprocess.Popen[bytes] | None, folder: RunFolder) -> str:
@@ -264,7 +282,10 @@ def _describe_death(executor: Identity, process: subprocess.Popen[bytes] | None,
         how = f"was ended by {signal.Signals(-process.returncode).name}"
     else:
         how = f"ended with exit code {process.returncode}"
-    return (
+    text = (
         f"the run's {name} {how} before the run was finished; its steps were ended. "
         f"Its log is {folder.log}; retry the run, or submit it again"
     )
+    if process is not None and (process.returncode or 0) > 0:
+        text += "\n" + "\n".join(f"  {line}" for line in read_tail(folder.log)[-_QUOTED_LINES:])
+    return text

@@ -190,21 +190,24 @@ class StepHandler(subprocess_task_handler.SubprocessTaskHandler):  # type: ignor
         """
         command = [part.replace("python3", sys.executable) for part in self.full_command[:3]]
         environment = {**os.environ, **_STEP_ENVIRONMENT, **self.env_vars}
-        with subprocess.Popen(
+        # Not as a context manager: that would wait for the pipe's end.
+        process = subprocess.Popen(
             [*command, *self.full_command[3:]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environment,
-        ) as process:
-            assert process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
-            copier = threading.Thread(
-                target=_copy_lines, args=(process.stdout, log, f"{name} | ".encode()), daemon=True
-            )
-            copier.start()
-            code = process.wait()
-            # A child that the step left behind may hold the pipe open; the step is over all the same.
-            copier.join(_DRAIN_SECONDS)
+        )
+        assert process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
+        copier = threading.Thread(
+            target=_copy_lines, args=(process.stdout, log, f"{name} | ".encode()), daemon=True
+        )
+        copier.start()
+        code = process.wait()
+        # A child that the step left behind may hold the pipe open; the step is over all the same.
+        copier.join(_DRAIN_SECONDS)
+        if not copier.is_alive():
+            process.stdout.close()
         return code
 
 
