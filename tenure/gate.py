@@ -14,11 +14,13 @@ superior at none. Too few held-out rows make a wide interval, and a wide interva
 *On a slice, a loss must be proven.* The challenger is rejected only if the whole paired interval on that
 slice lies below -slice_margin (high < -slice_margin). Asking every slice for a proof of non-inferiority would
 be wrong: some thirty slices are looked at, many of a few hundred rows, and among that many intervals of
-equally good models a low lower bound is the rule, not the exception. For the same reason no further
-correction for looking often is made: a challenger as good as the champion on a slice is rejected there only
-if chance moves the difference by the margin and half the interval's width on top; the 2.5 % per slice of an
-unlucky interval are reached only by a slice that already is as bad as allowed. (So do not set slice_margin to
-0.) Slices with too few rows of a class are counted, and not judged.
+equally good models a low lower bound is the rule, not the exception (with 43 slices of 1,733 Telco customers,
+60 % of 30 pairs of equally good models had a lower bound below -0.05 on some slice, and 47 % an upper bound
+below 0 on some slice, but none an upper bound below -0.05). For the same reason no further correction for
+looking often is made: a challenger as good as the champion on a slice is rejected there only if chance moves
+the difference by the margin and half the interval's width on top; the 2.5 % per slice of an unlucky interval
+are reached only by a slice that already is as bad as allowed. (So do not set slice_margin to 0.) Slices with
+too few rows of a class are counted, and not judged.
 
 *Against logistic regression, a loss must be beyond chance and matter*: the challenger is rejected only if the
 paired interval excludes equality (high < 0) and the difference itself is below -baseline_margin. The first
