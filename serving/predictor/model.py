@@ -50,7 +50,7 @@ class ChurnModel(Model):  # type: ignore[misc]  # kserve carries no types
             with self.backend.metrics.watch("grpc" if payload.from_grpc else "v2"):
                 return await self._infer(payload)
         with self.backend.metrics.watch("v1"):
-            query = self.backend.decoder.read_instances(_parse(payload))
+            query = self.backend.decoder.read_instances(parse_document(payload))
             answer = await self.backend.answer(query)
             return render_predictions(answer, query, model=self.name, version=self.backend.version)
 
@@ -79,8 +79,12 @@ class ChurnModel(Model):  # type: ignore[misc]  # kserve carries no types
         )
 
 
-def _parse(payload: object) -> object:
-    """Return a V1 document; kserve leaves bodies without a JSON content type as they are."""
+def parse_document(payload: object) -> object:
+    """Return the JSON document that bytes are; anything else is one already.
+
+    Raises:
+        RequestError: They are no JSON; NaN and Infinity are none.
+    """
     if not isinstance(payload, bytes):
         return payload
     try:

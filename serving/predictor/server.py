@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from grpc_interceptor import AsyncExceptionToStatusInterceptor
 from kserve import ModelServer
+from kserve.constants.constants import PredictorProtocol
 from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady
 from kserve.model_server import app as kserve_application
 from kserve.protocol.dataplane import DataPlane
@@ -29,6 +30,7 @@ from kserve.protocol.rest.server import RESTServer
 
 from serving.predictor.errors import PredictorError, RefusedError, RequestError, StartError, UnknownModelError
 from serving.predictor.fastpath import FastPath
+from serving.predictor.model import parse_document
 from serving.predictor.tensors import DATATYPES
 
 if TYPE_CHECKING:
@@ -101,9 +103,31 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve carries no t
 
 
 class _DataPlane(DataPlane):  # type: ignore[misc]
-    """kserve's data plane, with a readiness that says what it means and the version in the metadata."""
+    """kserve's data plane, with a readiness that says what it means and the version in the metadata.
+
+    A V1 body is JSON, whatever its headers say. kserve would read some as CloudEvents, and fail on those that
+    are none; the events that the logger needs are made elsewhere.
+    """
 
     draining = False
+
+    def decode(
+        self,
+        body: Any,
+        headers: dict[str, str],
+        protocol_version: str = PredictorProtocol.REST_V1.value,
+        model_name: str | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        if protocol_version == PredictorProtocol.REST_V1.value:
+            return parse_document(body), {}
+        decoded: tuple[Any, dict[str, Any]] = super().decode(body, headers, protocol_version, model_name)
+        return decoded
+
+    def encode(
+        self, model_name: str, response: Any, headers: dict[str, str], req_attributes: dict[str, Any]
+    ) -> tuple[Any, dict[str, str]]:
+        encoded: tuple[Any, dict[str, str]] = super().encode(model_name, response, {}, req_attributes)
+        return encoded
 
     async def ready(self) -> bool:
         models = self.model_registry.get_models().values()

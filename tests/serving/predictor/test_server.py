@@ -37,11 +37,12 @@ def test_answers_v2_and_v1_alike(
     assert answer.status_code == 200
     assert answer.json()["model_version"] == bundle.version
     assert answer.json()["outputs"][0]["data"] == expected
-    for content_type in ("application/json", "application/x-www-form-urlencoded"):
+    event = {"ce-id": "1", "ce-source": "s", "ce-type": "t", "ce-specversion": "1.0", "ce-contenttype": "x"}
+    for headers in ({"content-type": "application/json"}, {"content-type": "text/plain"}, event):
         answer = server.client.post(
             f"/v1/models/{model_name}:predict",
             content=json.dumps({"instances": rows[:70], "parameters": {"reasons": True}}),
-            headers={"content-type": content_type},
+            headers=headers,
         )
         assert answer.status_code == 200
         document = answer.json()
@@ -128,9 +129,9 @@ def test_refuses_with_the_right_status(server: Any, model_name: str, make_body: 
         (post(predict, json={"instances": [wrong]}), 400, "months: row 0: -1 is below"),
         (post(predict, json={"instances": 5}), 400, "instances"),
         (post(predict, json=[1]), 400, "instances"),
-        (post(predict, content=b"{", headers={"content-type": "application/json"}), 400, ""),
-        (post(predict, content=b"NaN"), 400, "format"),
-        (post(predict, content=b"[" * 90_000), 400, "format"),
+        (post(predict, content=b"{", headers={"content-type": "application/json"}), 400, "not JSON"),
+        (post(predict, content=b"NaN"), 400, "not JSON"),
+        (post(predict, content=b"[" * 90_000), 400, "not JSON"),
         (post("/v1/models/other:predict", json={"instances": rows[:1]}), 404, "other"),
         (post("/v2/models/other/infer", json=make_body(rows[:1])), 404, "other"),
         (server.infer(make_body(rows * 2)), 400, "plan: has 400 rows, at most 300"),
