@@ -99,7 +99,7 @@ class Home:
         self.ledger = self.path / "ledger.db"
         self._state_file = self.path / "platform.json"
         self._secrets_file = self.path / "secrets.json"
-        self._state: PlatformState | None = None
+        self._state: tuple[tuple[int, int], PlatformState] | None = None
         self._secrets: Secrets | None = None
 
     @classmethod
@@ -129,10 +129,15 @@ class Home:
 
     @property
     def state(self) -> PlatformState:
-        """Ports and id, as last read or saved by this process."""
-        if self._state is None:
-            self._state = self._read_whole(PlatformState, self._state_file)
-        return self._state
+        """Ports and id, as they are now: `up` in another process may have chosen other ports."""
+        file = self._state_file.stat()
+        # Every save is a new file.
+        mark = (file.st_ino, file.st_mtime_ns)
+        known = self._state
+        if known is None or known[0] != mark:
+            known = (mark, self._read_whole(PlatformState, self._state_file))
+            self._state = known
+        return known[1]
 
     @property
     def secrets(self) -> Secrets:
@@ -144,7 +149,6 @@ class Home:
     def save(self, state: PlatformState) -> None:
         """Replace `platform.json`."""
         write_private(self._state_file, state.model_dump_json(indent=2) + "\n")
-        self._state = state
 
     def replace_taken_ports(self) -> dict[str, tuple[int, int]]:
         """Choose another port for each one that is not free; call it only while the platform is down.

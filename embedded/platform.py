@@ -215,13 +215,15 @@ class _Start:
             while not self._ready[name].wait(_POLL_SECONDS):
                 if self._given_up.is_set():
                     return
+        if service.before is not None:
+            service.before()
         before = self._supervisor.list().get(service.name)
         self._supervisor.start(service.program)
         started = time.monotonic()
         if not self._wait_until_ready(service, started):
             return
-        if service.prepare is not None:
-            service.prepare()
+        if service.then is not None:
+            service.then()
         self._ready[service.name].set()
         after = self._supervisor.list().get(service.name)
         if before is not None and after is not None and before.pid == after.pid:

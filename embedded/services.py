@@ -9,10 +9,11 @@ from pathlib import Path
 
 from embedded.access import BUCKET, make_variables
 from embedded.certificates import Certificates
+from embedded.gateway import Gateway
 from embedded.home import HOME_VARIABLE, Home
 from embedded.ports import LOOPBACK
 from embedded.probes import Probe, make_http_probe
-from embedded.storage import make_store
+from embedded.storage import make_store, write_identities
 from embedded.supervisor import Program
 from embedded.tracking import make_tracking
 
@@ -29,7 +30,8 @@ class Service:
         probe: Whether it is ready; without one it is as soon as it has lived for a second.
         after: Services that must be ready before it is started.
         stage: Services of a lower stage are stopped first.
-        prepare: Called each time after it became ready; must be safe to repeat.
+        before: Called before it is started, for files that it reads.
+        then: Called after it became ready; must be safe to repeat.
     """
 
     program: Program
@@ -37,7 +39,8 @@ class Service:
     probe: Probe | None
     after: tuple[str, ...] = ()
     stage: int = 0
-    prepare: Callable[[], None] | None = None
+    before: Callable[[], None] | None = None
+    then: Callable[[], None] | None = None
 
     @property
     def name(self) -> str:
@@ -52,7 +55,7 @@ MODEL_STAGE = 3
 def make_services(home: Home, certificates: Certificates) -> list[Service]:
     """Return the services in the order of their start: what takes longest first."""
     ports = home.state.ports
-    store_url = f"{LOOPBACK}:{ports.s3}"
+    gateway = Gateway.for_home(home)
     return [
         Service(
             program=make_tracking(home),
@@ -61,11 +64,12 @@ def make_services(home: Home, certificates: Certificates) -> list[Service]:
             stage=5,
         ),
         Service(
-            program=make_store(home, BUCKET),
-            address=f"http://{store_url}",
+            program=make_store(home),
+            address=f"http://{LOOPBACK}:{ports.s3}",
             probe=make_http_probe(ports.s3, "/healthz"),
             stage=5,
-            prepare=lambda: ensure_bucket(home),
+            before=lambda: write_identities(home, BUCKET),
+            then=lambda: ensure_bucket(home),
         ),
         Service(
             program=_make_module(home, "runs", "embedded.runs", stop_seconds=20),
@@ -80,6 +84,19 @@ def make_services(home: Home, certificates: Certificates) -> list[Service]:
             address=f"https://{LOOPBACK}:{ports.api}",
             probe=make_http_probe(ports.api, "/readyz", authority=certificates.ca),
             stage=2,
+        ),
+        Service(
+            program=Program(
+                name="gateway",
+                command=gateway.command(),
+                environment={},
+                directory=home.envoy_dir,
+                stop_seconds=2,
+            ),
+            address=f"http://{LOOPBACK}:{ports.gateway}",
+            probe=make_http_probe(ports.envoy_admin, "/ready"),
+            stage=4,
+            before=gateway.prepare,
         ),
         Service(
             program=_make_module(home, "pilot", "serving.pilot", stop_seconds=10),

@@ -12,6 +12,8 @@ from embedded.home import Home, Ports, write_private
 from embedded.ports import LOOPBACK
 from embedded.supervisor import Program
 
+_DATA = "data"
+_IDENTITIES = "identities.json"
 _VOLUME_MEGABYTES = 256
 _VOLUMES = 64  # a bucket takes 7 at once; 16 GiB in all, allocated as they fill
 _MEMORY = "256MiB"
@@ -33,18 +35,15 @@ def find_script(name: str) -> Path:
     return Path(found)
 
 
-def make_store(home: Home, bucket: str) -> Program:
-    """Return the store's program and write its identities; only the platform's own key may enter.
+def write_identities(home: Home, bucket: str) -> None:
+    """Write who may enter the store: the platform's own key alone, and it only into `bucket`."""
+    (home.store_dir / _DATA).mkdir(mode=0o700, exist_ok=True)
+    write_private(home.store_dir / _IDENTITIES, _render_identities(home, bucket))
 
-    Args:
-        home: Gives ports, credentials and the data's directory.
-        bucket: The one bucket that the key may use.
-    """
+
+def make_store(home: Home) -> Program:
+    """Return the store's program; `write_identities` goes before its start."""
     ports = home.state.ports
-    identities = home.store_dir / "identities.json"
-    write_private(identities, _render_identities(home, bucket))
-    data = home.store_dir / "data"
-    data.mkdir(mode=0o700, exist_ok=True)
     key = home.secrets.s3_internal_key.get_secret_value()
     return Program(
         name="store",
@@ -52,7 +51,7 @@ def make_store(home: Home, bucket: str) -> Program:
             str(find_script("weed")),
             "-logtostderr=true",
             "server",
-            f"-dir={data}",
+            f"-dir={home.store_dir / _DATA}",
             f"-ip={LOOPBACK}",
             f"-ip.bind={LOOPBACK}",
             f"-master.port={ports.s3_master}",
@@ -71,7 +70,7 @@ def make_store(home: Home, bucket: str) -> Program:
             "-s3",
             f"-s3.port={ports.s3}",
             f"-s3.port.grpc={ports.s3_grpc}",
-            f"-s3.config={identities}",
+            f"-s3.config={home.store_dir / _IDENTITIES}",
             "-s3.iam=false",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",

@@ -32,8 +32,9 @@ def wait() -> Callable[..., None]:
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
     home = Home.open(tmp_path / "home", create=True)
+    mark = home.state.id
     yield home
-    end_leftovers(home.state.id, grace_seconds=0)
+    end_leftovers(mark, grace_seconds=0)
 
 
 @pytest.fixture

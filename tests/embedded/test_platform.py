@@ -1,0 +1,372 @@
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from embedded.certificates import Certificates
+from embedded.errors import EmbeddedError, StartError
+from embedded.home import Home
+from embedded.leftovers import find_leftovers
+from embedded.platform import Platform, ServiceStatus
+from embedded.ports import LOOPBACK, is_port_open
+from embedded.probes import make_http_probe
+from embedded.services import Service, ensure_bucket, make_services
+from embedded.storage import make_store, write_identities
+from embedded.supervisor import Program, State, Supervisor
+from embedded.tracking import make_tracking
+
+Wait = Callable[..., None]
+
+# Answers 200 on every path; its port is its only argument. Also has a child in a session of its own.
+CHILD = """
+subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"], start_new_session=True)
+"""
+SERVER = f"""
+import http.server, subprocess, sys
+{CHILD}
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+    def log_message(self, *_): pass
+print("serving", flush=True)
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+BROKEN = "import sys; sys.exit('the disk of ' + sys.argv[1] + ' is full')"
+
+
+class Bench:
+    """A platform of three small services, any of which can be broken."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.broken: set[str] = set()
+        self.prepared: list[str] = []
+        self.lines: list[str] = []
+
+    @property
+    def platform(self) -> Platform:
+        return Platform(Home.open(self.home.path), self._make_services)
+
+    def up(self) -> list[ServiceStatus]:
+        return self.platform.up(self.lines.append)
+
+    def down(self) -> None:
+        self.platform.down(self.lines.append)
+
+    def _make_services(self, home: Home, certificates: Certificates) -> list[Service]:
+        assert certificates.ca.is_file()
+        return [
+            self._make(home, "first", home.state.ports.s3, stage=5),
+            self._make(home, "second", home.state.ports.runs, stage=1, after=("first",)),
+            self._make(home, "silent", None, stage=0, after=("second",)),
+        ]
+
+    def _make(
+        self, home: Home, name: str, port: int | None, stage: int, after: tuple[str, ...] = ()
+    ) -> Service:
+        code = BROKEN if name in self.broken else SERVER if port else "import time; time.sleep(600)"
+        return Service(
+            program=Program(
+                name,
+                (sys.executable, "-I", "-S", "-c", code, str(port or name)),
+                {},
+                home.path,
+                stop_seconds=5,
+            ),
+            address=f"http://{LOOPBACK}:{port}" if port else "",
+            probe=make_http_probe(port, "/ready") if port else None,
+            stage=stage,
+            after=after,
+            before=lambda: self.prepared.append(f"before {name}"),
+            then=lambda: self.prepared.append(f"then {name}"),
+        )
+
+
+@pytest.fixture
+def bench(home: Home) -> Bench:
+    return Bench(home)
+
+
+def test_up_brings_everything_up_in_order(bench: Bench) -> None:
+    statuses = bench.up()
+    assert [status.name for status in statuses] == ["first", "second", "silent"]
+    assert all(status.ready and status.state == State.RUNNING for status in statuses[:2])
+    assert [line.split()[0] for line in bench.lines] == ["first", "second", "silent"]
+    assert bench.prepared.index("then first") < bench.prepared.index("before second")
+    for status in statuses:
+        assert status.pid is not None
+        assert status.uptime_seconds is not None
+        assert status.log.is_file()
+
+
+def test_up_again_changes_nothing(bench: Bench) -> None:
+    before = bench.up()
+    bench.lines.clear()
+    assert [status.pid for status in bench.up()] == [status.pid for status in before]
+    assert bench.lines == []
+
+
+def test_down_leaves_no_process_and_no_port(bench: Bench) -> None:
+    bench.up()
+    assert find_leftovers(bench.home.state.id)
+    bench.down()
+    assert not find_leftovers(bench.home.state.id)
+    assert not any(is_port_open(port) for _, port in bench.home.state.ports)
+    stops = [line for line in bench.lines if line.startswith("stopped")]
+    assert stops == ["stopped silent", "stopped second", "stopped first"]
+    assert [status.state for status in bench.platform.status()] == [State.STOPPED] * 3
+    bench.down()
+
+
+def test_down_ends_what_the_platform_did_not_start_itself(bench: Bench) -> None:
+    bench.up()
+    Supervisor(bench.home).start(
+        Program("model-a", (sys.executable, "-c", "import time; time.sleep(600)"), {}, bench.home.path)
+    )
+    models = [status for status in bench.platform.status() if status.kind == "model"]
+    assert [(status.name, status.ready) for status in models] == [("model-a", True)]
+    bench.down()
+    assert "stopped model-a" in bench.lines
+    assert bench.lines.index("stopped second") < bench.lines.index("stopped model-a")
+    assert bench.lines.index("stopped model-a") < bench.lines.index("stopped first")
+
+
+def test_up_after_everything_was_killed(bench: Bench) -> None:
+    ports = bench.home.state.ports
+    before = bench.up()
+    for process in find_leftovers(bench.home.state.id):  # supervisord is one of them
+        process.kill()
+    after = bench.up()
+    assert all(status.ready for status in after)
+    assert not {status.pid for status in after} & {status.pid for status in before}
+    assert Home.open(bench.home.path).state.ports == ports
+
+
+def test_up_after_supervisord_alone_was_killed(bench: Bench, wait: Wait) -> None:
+    bench.up()
+    own = Supervisor(bench.home).pid
+    assert own is not None
+    os.kill(own, signal.SIGKILL)
+    assert all(status.ready for status in bench.up())
+    assert any("of an earlier start" in line for line in bench.lines)  # the servers' children
+
+
+def test_down_after_supervisord_was_killed(bench: Bench) -> None:
+    bench.up()
+    own = Supervisor(bench.home).pid
+    assert own is not None
+    os.kill(own, signal.SIGKILL)
+    bench.down()
+    assert not find_leftovers(bench.home.state.id)
+    assert not any(is_port_open(port) for _, port in bench.home.state.ports)
+
+
+def test_a_service_that_does_not_come_up_quotes_its_log(bench: Bench) -> None:
+    bench.broken = {"second"}
+    with pytest.raises(StartError) as caught:
+        bench.up()
+    message = str(caught.value)
+    assert message.startswith("second ends as soon as it is started")
+    assert f"the disk of {bench.home.state.ports.runs} is full" in message
+    assert str(bench.home.log_file("second")) in message
+    states = {status.name: status for status in bench.platform.status()}
+    assert states["first"].ready
+    assert not states["second"].ready
+    assert states["silent"].state == State.STOPPED
+
+
+def test_up_goes_on_after_a_failure(bench: Bench) -> None:
+    bench.broken = {"second"}
+    with pytest.raises(StartError):
+        bench.up()
+    first = bench.platform.status()[0].pid
+    bench.broken = set()
+    statuses = bench.up()
+    assert all(status.ready for status in statuses)
+    assert statuses[0].pid == first
+
+
+def test_a_service_that_answers_too_late_is_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedded.platform._START_SECONDS", 0.5)
+    make = bench._make_services
+
+    def make_deaf(home: Home, certificates: Certificates) -> list[Service]:
+        first = make(home, certificates)[0]
+        return [Service(first.program, first.address, probe=lambda: "too busy")]
+
+    with pytest.raises(StartError, match=r"first is not ready after .* too busy"):
+        Platform(bench.home, make_deaf).up(bench.lines.append)
+
+
+def test_taken_ports_are_chosen_again_and_told_to_clients(bench: Bench) -> None:
+    bench.up()
+    bench.down()
+    ports = bench.home.state.ports
+    taken = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", SERVER.replace(CHILD, ""), str(ports.s3)],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert taken.stdout is not None
+        assert taken.stdout.readline() == b"serving\n"
+        assert all(status.ready for status in bench.up())
+    finally:
+        taken.kill()
+        taken.communicate()
+    after = Home.open(bench.home.path)
+    assert after.state.ports.s3 != ports.s3
+    assert after.state.ports.runs == ports.runs
+    assert f"TENURE_S3_URL='http://127.0.0.1:{after.state.ports.s3}'" in after.env_file.read_text()
+    assert any(f"port {ports.s3} (s3) is taken" in line for line in bench.lines)
+
+
+def test_two_platforms_run_side_by_side(bench: Bench, tmp_path: Path) -> None:
+    other = Bench(Home.open(tmp_path / "other", create=True))
+    try:
+        bench.up()
+        assert all(status.ready for status in other.up())
+        bench.down()
+        assert all(status.ready for status in other.platform.status())
+    finally:
+        other.down()
+
+
+def test_only_one_up_or_down_at_a_time(bench: Bench) -> None:
+    with bench.home.lock("platform"):
+        for act in (bench.up, bench.down):
+            with pytest.raises(EmbeddedError, match="another command"):
+                act()
+    assert not Supervisor(bench.home).is_running()
+
+
+def test_status_names_the_problem(bench: Bench, wait: Wait) -> None:
+    bench.up()
+    pid = bench.platform.status()[0].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)  # it lives, but does not answer
+    try:
+        first = bench.platform.status()[0]
+        assert not first.ready
+        assert first.problem is not None
+        assert "no answer at port" in first.problem
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_names_ports_and_stages_of_the_real_services(home: Home) -> None:
+    services = make_services(home, Certificates(home.tls_dir / "ca.pem", home.tls_dir / "server.pem"))
+    names = [service.name for service in services]
+    assert sorted(names) == ["gateway", "kubernetes", "pilot", "runs", "store", "tracking"]
+    by_name = {service.name: service for service in services}
+    stages = [by_name[name].stage for name in ("pilot", "runs", "kubernetes", "gateway", "store")]
+    assert stages == sorted(set(stages))
+    clear = [value.get_secret_value() for _, value in home.secrets]
+    for service in services:
+        assert not any(value in argument for value in clear for argument in service.program.command)
+        assert service.after == () or set(service.after) < set(names)
+
+
+@pytest.fixture
+def running(home: Home) -> Callable[[Program], None]:
+    """Start a real service without waiting for others."""
+    supervisor = Supervisor(home)
+    supervisor.launch()
+    return supervisor.start
+
+
+def test_the_store_keeps_objects_over_a_kill_and_knows_only_its_key(
+    home: Home, running: Callable[[Program], None], wait: Wait
+) -> None:
+    import io
+
+    from minio import Minio
+    from minio.error import S3Error
+
+    ports = home.state.ports
+    probe = make_http_probe(ports.s3, "/healthz")
+    write_identities(home, "tenure")
+    running(make_store(home))
+    wait(lambda: probe() is None, 60)
+    ensure_bucket(home)
+    ensure_bucket(home)
+    keys = home.secrets.s3_access_key.get_secret_value(), home.secrets.s3_secret_key.get_secret_value()
+    client = Minio(f"{LOOPBACK}:{ports.s3}", *keys, secure=False)
+    client.put_object("tenure", "a/b", io.BytesIO(b"x" * 5_000_000), 5_000_000)
+    for name, secret, bucket in [
+        (keys[0], "wrong", "tenure"),
+        ("nobody", keys[1], "tenure"),
+        (*keys, "other"),
+    ]:
+        with pytest.raises(S3Error):
+            Minio(f"{LOOPBACK}:{ports.s3}", name, secret, secure=False).make_bucket(bucket)
+    # Beside S3 nobody comes in either.
+    assert "401" in (make_http_probe(ports.s3_filer, "/buckets/tenure/a/b")() or "")
+
+    pid = Supervisor(home).list()["store"].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait(lambda: Supervisor(home).list()["store"].pid not in {pid, None}, 60)
+    wait(lambda: probe() is None, 60)
+    response = client.get_object("tenure", "a/b")
+    try:
+        assert response.read() == b"x" * 5_000_000
+    finally:
+        response.close()
+        response.release_conn()
+    assert _listening_addresses(Supervisor(home).list()["store"].pid) == {LOOPBACK}
+
+
+def test_tracking_answers_and_refuses_foreign_host_names(
+    home: Home, running: Callable[[Program], None], wait: Wait
+) -> None:
+    import http.client
+
+    port = home.state.ports.tracking
+    probe = make_http_probe(port, "/health")
+    running(make_tracking(home))
+    wait(lambda: probe() is None, 120)
+
+    def ask(host: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=20)
+        try:
+            path = "/api/2.0/mlflow/experiments/get?experiment_id=0"
+            connection.request("GET", path, headers={"Host": host})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    status, body = ask(f"{LOOPBACK}:{port}")
+    assert status == 200
+    assert json.loads(body)["experiment"]["artifact_location"] == "mlflow-artifacts:/0"
+    assert ask("evil.example.com")[0] == 403
+    pid = Supervisor(home).list()["tracking"].pid
+    assert _listening_addresses(pid) == {LOOPBACK}
+    assert psutil.Process(pid).children() == []
+    with sqlite3.connect(home.tracking_dir / "mlflow.db") as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    database.close()
+
+
+def _listening_addresses(pid: int | None) -> set[str]:
+    connections = psutil.Process(pid).connections("tcp")
+    return {entry.laddr.ip for entry in connections if entry.status == psutil.CONN_LISTEN}
+
+
+def test_interrupting_up_ends_its_threads(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    monkeypatch.setattr("embedded.platform.wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        bench.up()
+    assert threading.active_count() == before
