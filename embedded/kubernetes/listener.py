@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -20,9 +21,12 @@ class Listener(uvicorn.Server):
         app: The application.
         port: On loopback.
         certificate: PEM file with the private key and the certificate chain.
+        on_started: Called once it listens.
     """
 
-    def __init__(self, app: Starlette, port: int, certificate: Path) -> None:
+    def __init__(
+        self, app: Starlette, port: int, certificate: Path, on_started: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -37,6 +41,7 @@ class Listener(uvicorn.Server):
                 timeout_graceful_shutdown=5,
             )
         )
+        self._on_started = on_started
         self._stopping: asyncio.Event = app.state.stopping
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -44,6 +49,8 @@ class Listener(uvicorn.Server):
         """Listen; remembers the loop, so that other threads may ask for the end."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        if self.started:
+            self._on_started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End on SIGINT and SIGTERM; open watches end with their last event whole."""

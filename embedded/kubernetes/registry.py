@@ -60,7 +60,7 @@ class Registry:
 
     def __init__(self, storage: Storage, runtimes: Sequence[Document] = ()) -> None:
         self.storage = storage
-        self._runtimes = runtimes
+        self.runtimes = runtimes
         with storage.transaction():
             if storage.get(NAMESPACES.key, "", DEFAULT_NAMESPACE) is None:
                 self._store_namespace(DEFAULT_NAMESPACE)
@@ -283,7 +283,7 @@ class Registry:
             return Surroundings()
         others = self.storage.list_all(resource.key, metadata["namespace"])[0]
         return Surroundings(
-            runtimes=self._runtimes,
+            runtimes=self.runtimes,
             others=[other for other in others if other["metadata"]["name"] != metadata.get("name")],
         )
 
@@ -329,7 +329,7 @@ class Registry:
 
     def _offer_runtimes(self, namespace: str) -> None:
         """Show the ServingRuntimes of the manifests in a namespace, as they are now."""
-        wanted = {runtime["metadata"]["name"]: runtime for runtime in self._runtimes}
+        wanted = {runtime["metadata"]["name"]: runtime for runtime in self.runtimes}
         shown = {
             entry["metadata"]["name"]: entry
             for entry in self.storage.list_all(SERVING_RUNTIMES.key, namespace)[0]

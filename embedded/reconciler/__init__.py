@@ -1,0 +1,5 @@
+"""The reconciler: InferenceServices become model-server processes, HTTPRoutes become Envoy's routes."""
+
+from embedded.reconciler.loop import Reconciler
+
+__all__ = ["Reconciler"]

@@ -1,0 +1,440 @@
+"""From the InferenceServices to running processes, again and again: each round looks at all there is.
+
+Nothing is remembered between rounds but what can be lost: a reconciler that was killed at any moment goes on
+from the notes in the storage (which process has which ports and model) and from what supervisord runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+from embedded.errors import EmbeddedError, SpecError
+from embedded.gateway import Service
+from embedded.home import Home
+from embedded.kubernetes.registry import Registry, format_now
+from embedded.kubernetes.resources import INFERENCE_SERVICES
+from embedded.kubernetes.storage import Change
+from embedded.ports import LOOPBACK, find_free_port, is_port_free
+from embedded.reconciler.errors import ModelError
+from embedded.reconciler.models import ModelCache
+from embedded.reconciler.plan import Replica, Variant, make_program, plan_variants
+from embedded.reconciler.prober import Prober
+from embedded.reconciler.router import Router
+from embedded.reconciler.status import Failure, VariantState, build_status
+from embedded.supervisor import ALIVE, Program, ProgramState, State
+
+_LOG = logging.getLogger(__name__)
+
+Document = dict[str, Any]
+States = Mapping[str, ProgramState]
+
+INTERVAL = 1.0
+# A process gets no new requests for so long before it is told to stop, to finish those that it has.
+DRAIN_SECONDS = 1.0
+# A process that keeps ending is looked at again so often: somebody may have uploaded a better model.
+_RECHECK_SECONDS = 15.0
+_HOUSEKEEPING_SECONDS = 60.0
+_AREA = "replicas"
+
+
+class Processes(Protocol):
+    """What is needed of a supervisor."""
+
+    def start(self, program: Program) -> None:
+        """Make it run as described."""
+
+    def stop(self, name: str) -> None:
+        """Stop and forget it."""
+
+    def list(self) -> dict[str, ProgramState]:
+        """Return every program's state by name."""
+
+
+class Reconciler(threading.Thread):
+    """The loop, in a thread of its own; it owns the prober's and the router's threads.
+
+    Args:
+        home: Logs and ports.
+        registry: The InferenceServices, and the ServingRuntimes.
+        supervisor: The processes.
+        models: The models.
+        router: Envoy.
+        domain: Of the services' hostnames.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        registry: Registry,
+        supervisor: Processes,
+        models: ModelCache,
+        router: Router,
+        domain: str,
+    ) -> None:
+        super().__init__(name="reconciler", daemon=True)
+        self._home = home
+        self._registry = registry
+        self._supervisor = supervisor
+        self._models = models
+        self._router = router
+        self._domain = domain
+        self._woken = threading.Event()
+        self._ended = threading.Event()
+        self._prober = Prober(self._woken.set)
+        self._pool = ThreadPoolExecutor(4, thread_name_prefix="work")
+        self._tasks: dict[str, Future[None]] = {}
+        self._failures: dict[str, Failure] = {}
+        self._attempts: dict[str, tuple[int, float]] = {}
+        self._restarts: dict[str, int] = {}
+        self._checked: dict[str, float] = {}
+        self._notes_lock = threading.Lock()
+        self._replicas = {
+            key: Replica.model_validate(note) for key, note in registry.storage.read_notes(_AREA).items()
+        }
+        self._housekept = 0.0
+        self._services: dict[tuple[str, str], Service] = {}
+        self._adopted = False
+        self._problem: str | None = None
+        self._unsubscribe = registry.storage.subscribe(self._notice)
+        router.on_routed = self._woken.set
+
+    @property
+    def problem(self) -> str | None:
+        """Why the loop does not work; None when it does."""
+        if not self.is_alive() and not self._ended.is_set():
+            return "the reconciler's thread has ended"
+        return self._problem
+
+    def run(self) -> None:
+        """Work until `end`."""
+        self._prober.start()
+        self._router.start()
+        while not self._ended.is_set():
+            self._woken.clear()
+            try:
+                self.reconcile()
+                self._problem = None
+            except EmbeddedError as error:
+                # Whatever it is, the next round sees it again; requests go on meanwhile.
+                if self._problem != str(error):
+                    _LOG.warning("%s", error)
+                self._problem = str(error)
+            self._woken.wait(INTERVAL)
+
+    def end(self) -> None:
+        """Work no more; the processes go on as they are."""
+        self._unsubscribe()
+        self._ended.set()
+        self._woken.set()
+        if self.is_alive():
+            self.join(20)
+        self._router.end()
+        if self._prober.is_alive():
+            self._prober.end()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def reconcile(self) -> None:
+        """Take every process one step nearer to what is wanted.
+
+        Raises:
+            EmbeddedError: Supervisord does not answer.
+        """
+        bodies, _ = self._registry.storage.list_all(INFERENCE_SERVICES.key)
+        # In this order: what a finished task has started must be among the states.
+        self._collect_tasks()
+        states = self._supervisor.list()
+        if not self._adopted:
+            # Before anything is published: Envoy must not lose the processes that outlived the reconciler.
+            self._watch(states)
+            self._prober.ask_now()
+            self._adopted = True
+        plans: list[tuple[Document, list[VariantState]]] = []
+        wanted: set[str] = set()
+        for body in bodies:
+            try:
+                variants = plan_variants(body, self._registry.runtimes)
+            except SpecError as error:
+                self._report_spec(body, error)
+                wanted |= {replica.program for replica in self._list_replicas() if _belongs(replica, body)}
+                continue
+            plans.append((body, [self._advance(variant, states, wanted) for variant in variants]))
+        services = self._find_services(plans, states, wanted)
+        for key, service in self._services.items():
+            if any(replica.key == key and replica.program in wanted for replica in self._list_replicas()):
+                services.setdefault(key, service)
+        self._services = services
+        self._watch(states)
+        self._router.set_services(services)
+        self._remove_others(wanted)
+        self._write_statuses(plans)
+        self._keep_house()
+
+    def _advance(self, variant: Variant, states: States, wanted: set[str]) -> VariantState:
+        """Have the processes of one variant fetched, started or restarted; return what is seen of it."""
+        state = VariantState(variant)
+        ready = self._prober.list_ready()
+        endpoints = []
+        for index in range(variant.replicas):
+            name = variant.name_program(index)
+            wanted.add(name)
+            replica = self._replicas.get(name)
+            known = states.get(name)
+            if replica is None:
+                replica = self._assign(variant, name)
+            if not replica.directory:
+                self._submit(name, self._fetch, variant, replica)
+            elif known is None or known.state not in (*ALIVE, State.BACKOFF, State.STOPPING):
+                if self._is_free(name):
+                    self._submit(name, self._launch, variant, self._move_if_taken(replica))
+            elif known.state is State.BACKOFF:
+                self._recheck(variant, replica)
+            state.fetched |= bool(replica.directory)
+            if known is not None:
+                self._note_restarts(replica, known, state)
+                state.alive += known.state in ALIVE
+                if name in ready and known.state in ALIVE:
+                    endpoints.append(replica.endpoint)
+            failure = self._failures.get(name)
+            if failure is not None and name not in ready:
+                state.failure = failure
+            elif name in ready:
+                self._failures.pop(name, None)
+        state.ready = tuple(sorted(endpoints))
+        return state
+
+    def _find_services(
+        self, plans: list[tuple[Document, list[VariantState]]], states: States, wanted: set[str]
+    ) -> dict[tuple[str, str], Service]:
+        """Return where requests may go; an older revision goes on until the newer one is wholly ready."""
+        ready = self._prober.list_ready()
+        services = {}
+        for _, variants in plans:
+            for state in variants:
+                variant = state.variant
+                state.serving = state.ready
+                if len(state.ready) < variant.replicas:
+                    older = [
+                        replica
+                        for replica in self._list_replicas()
+                        if replica.key == variant.key
+                        and replica.revision != variant.revision
+                        and replica.program in ready
+                        and _is_alive(states, replica.program)
+                    ]
+                    if older:
+                        state.serving = tuple(sorted(replica.endpoint for replica in older))
+                        wanted |= {replica.program for replica in older}
+                services[variant.key] = Service(
+                    variant.namespace, variant.service, variant.owner, variant.stable, state.serving
+                )
+        return services
+
+    def _remove_others(self, wanted: set[str]) -> None:
+        """Stop what nobody wants any more, once Envoy has sent it nothing for a while."""
+        for replica in self._list_replicas():
+            if replica.program in wanted:
+                continue
+            if self._router.seconds_without(replica.endpoint) >= DRAIN_SECONDS:
+                self._submit(replica.program, self._end_replica, replica)
+
+    def _watch(self, states: States) -> None:
+        """Have the processes that live asked whether they are ready."""
+        replicas = {replica.program: replica for replica in self._list_replicas()}
+        self._prober.watch({name: entry for name, entry in replicas.items() if _is_alive(states, name)})
+
+    def _list_replicas(self) -> list[Replica]:
+        with self._notes_lock:
+            return list(self._replicas.values())
+
+    def _assign(self, variant: Variant, name: str) -> Replica:
+        """Give a new process its ports; they are noted before it is started."""
+        replica = Replica(
+            program=name,
+            namespace=variant.namespace,
+            service=variant.service,
+            owner=variant.owner,
+            revision=variant.revision,
+            http_port=find_free_port(),
+            grpc_port=find_free_port(),
+        )
+        self._note(replica)
+        return replica
+
+    def _move_if_taken(self, replica: Replica) -> Replica:
+        """Return the process, with other ports if somebody has taken its own while it did not run."""
+        if is_port_free(replica.http_port) and is_port_free(replica.grpc_port):
+            return replica
+        moved = replica.model_copy(update={"http_port": find_free_port(), "grpc_port": find_free_port()})
+        self._note(moved)
+        return moved
+
+    def _fetch(self, variant: Variant, replica: Replica) -> None:
+        """Fetch a process's model, and start the process if that is another one than it has."""
+        directory = str(self._models.fetch(variant.storage_uri))
+        if directory != replica.directory:
+            replica = replica.model_copy(update={"directory": directory})
+            self._note(replica)
+            self._launch(variant, replica)
+
+    def _launch(self, variant: Variant, replica: Replica) -> None:
+        self._supervisor.start(make_program(variant, replica))
+        _LOG.info("started %s on ports %d and %d", replica.program, replica.http_port, replica.grpc_port)
+
+    def _end_replica(self, replica: Replica) -> None:
+        self._supervisor.stop(replica.program)
+        with self._notes_lock:
+            self._registry.storage.write_note(_AREA, replica.program, None)
+            self._replicas.pop(replica.program, None)
+        for known in (self._failures, self._attempts, self._restarts, self._checked):
+            known.pop(replica.program, None)
+        _LOG.info("stopped %s", replica.program)
+
+    def _recheck(self, variant: Variant, replica: Replica) -> None:
+        """Look now and then whether a process that keeps ending has a better model in the store."""
+        now = time.monotonic()
+        if now - self._checked.setdefault(replica.program, now) > _RECHECK_SECONDS:
+            self._checked[replica.program] = now
+            self._submit(replica.program, self._fetch, variant, replica)
+
+    def _note(self, replica: Replica) -> None:
+        with self._notes_lock:
+            self._registry.storage.write_note(_AREA, replica.program, replica.model_dump())
+            self._replicas[replica.program] = replica
+
+    def _is_free(self, name: str) -> bool:
+        """Return whether nothing is being done to a process, and nothing failed a moment ago."""
+        _, not_before = self._attempts.get(name, (0, 0.0))
+        return name not in self._tasks and time.monotonic() >= not_before
+
+    def _submit(self, name: str, work: Callable[..., None], *arguments: object) -> None:
+        """Do slow work on a process beside the loop: one thing at a time, after failures ever more rarely."""
+        if not self._is_free(name) or self._ended.is_set():
+            return
+        task = self._pool.submit(work, *arguments)
+        self._tasks[name] = task
+        task.add_done_callback(lambda _: self._woken.set())
+
+    def _collect_tasks(self) -> None:
+        for name, task in list(self._tasks.items()):
+            if not task.done():
+                continue
+            del self._tasks[name]
+            error = task.exception()
+            if error is None:
+                self._attempts.pop(name, None)
+                continue
+            if not isinstance(error, EmbeddedError | OSError):
+                raise error
+            count = self._attempts.get(name, (0, 0.0))[0] + 1
+            self._attempts[name] = (count, time.monotonic() + min(2.0**count, 30.0))
+            reason = "ModelLoadFailed" if isinstance(error, ModelError) else "StartFailed"
+            self._fail(name, reason, str(error))
+
+    def _fail(self, name: str, reason: str, message: str) -> None:
+        """Keep why a process does not work, and tell those who ask `kubectl describe`."""
+        old = self._failures.get(name)
+        since = (
+            old.time if old is not None and (old.reason, old.message) == (reason, message) else format_now()
+        )
+        self._failures[name] = Failure(reason, message, since)
+        replica = self._replicas.get(name)
+        if replica is None:
+            return
+        body = self._registry.storage.get(INFERENCE_SERVICES.key, replica.namespace, replica.owner)
+        if body is not None:
+            self._registry.record_event(body, "Warning", reason, message)
+        _LOG.warning("%s: %s: %s", name, reason, message)
+
+    def _note_restarts(self, replica: Replica, known: ProgramState, state: VariantState) -> None:
+        """Say in status and events when a process ended and was started again."""
+        name = replica.program
+        state.restarts += known.restarts
+        before = self._restarts.get(name)
+        self._restarts[name] = known.restarts
+        if known.state is State.BACKOFF or (before is not None and known.restarts > before):
+            line = self._read_last_line(name)
+            message = f"{name} ended by itself; log: {self._home.log_file(name)} (`tenure logs {name}`)"
+            if line:
+                message += f"; its last line: {line}"
+            reason = "CrashLoopBackOff" if known.state is State.BACKOFF else "Restarted"
+            if before is None or known.restarts > before or name not in self._failures:
+                self._fail(name, reason, message)
+
+    def _read_last_line(self, name: str) -> str:
+        """Return the last line of a process's log, shortened."""
+        try:
+            with self._home.log_file(name).open("rb") as file:
+                file.seek(0, 2)
+                file.seek(max(0, file.tell() - 4096))
+                lines = file.read().decode("utf-8", "replace").splitlines()
+        except FileNotFoundError:
+            return ""
+        written = [line.strip() for line in lines if line.strip()]
+        return written[-1][:300] if written else ""
+
+    def _write_statuses(self, plans: list[tuple[Document, list[VariantState]]]) -> None:
+        url = f"http://{LOOPBACK}:{self._home.state.ports.gateway}"
+        for body, variants in plans:
+            metadata = body["metadata"]
+            problem = self._router.describe_problem(variants[0].serving)
+            status = build_status(body, variants, self._domain, url, problem)
+            if self._registry.set_status(INFERENCE_SERVICES, metadata["namespace"], metadata["name"], status):
+                self._tell_changes(body, status)
+
+    def _tell_changes(self, body: Document, status: Document) -> None:
+        """Record an event for each condition that became another one."""
+        before = {
+            condition["type"]: condition["status"]
+            for condition in (body.get("status") or {}).get("conditions", [])
+        }
+        for condition in status["conditions"]:
+            kind = condition["type"]
+            if condition["status"] == "True" and before.get(kind) != "True":
+                self._registry.record_event(body, "Normal", kind, f"{kind} is True")
+            elif condition["status"] != "True" and before.get(kind) == "True":
+                self._registry.record_event(
+                    body, "Warning", kind.replace("Ready", "NotReady"), condition.get("message", "")
+                )
+
+    def _report_spec(self, body: Document, error: SpecError) -> None:
+        metadata, old = body["metadata"], body.get("status") or {}
+        condition = {
+            "type": "Ready",
+            "status": "False",
+            "reason": "InvalidSpec",
+            "message": str(error),
+            "lastTransitionTime": format_now(),
+        }
+        for existing in old.get("conditions", []):
+            if existing["type"] == "Ready" and existing["status"] == "False":
+                condition["lastTransitionTime"] = existing["lastTransitionTime"]
+        others = [entry for entry in old.get("conditions", []) if entry["type"] != "Ready"]
+        status = {**old, "conditions": [*others, condition], "observedGeneration": metadata["generation"]}
+        self._registry.set_status(INFERENCE_SERVICES, metadata["namespace"], metadata["name"], status)
+
+    def _keep_house(self) -> None:
+        """Forget old events and models that no process has."""
+        now = time.monotonic()
+        if now - self._housekept < _HOUSEKEEPING_SECONDS or self._tasks:
+            return
+        self._housekept = now
+        self._registry.forget_events()
+        self._models.forget(replica.directory for replica in self._list_replicas() if replica.directory)
+
+    def _notice(self, change: Change) -> None:
+        if change.resource == INFERENCE_SERVICES.key:
+            self._woken.set()
+
+
+def _is_alive(states: States, name: str) -> bool:
+    return name in states and states[name].state in ALIVE
+
+
+def _belongs(replica: Replica, body: Document) -> bool:
+    metadata = body["metadata"]
+    return (replica.namespace, replica.owner) == (metadata["namespace"], metadata["name"])
