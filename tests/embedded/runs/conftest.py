@@ -59,7 +59,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "TENURE_HOME": str(self.home.path)},
             )
-        wait_until(self.is_ready, 30, lambda: (self.home.logs / "runs.log").read_text())
+        wait_until(self.is_ready, 60, lambda: (self.home.logs / "runs.log").read_text())
 
     def is_ready(self) -> bool:
         assert self.process is not None
@@ -108,7 +108,7 @@ class Server:
         assert response.status_code == 200, response.text
         return dict(response.json())
 
-    def wait(self, run_id: str, seconds: float = 40) -> dict[str, Any]:
+    def wait(self, run_id: str, seconds: float = 90) -> dict[str, Any]:
         """Wait for a run's final state and return the run."""
         wait_until(lambda: self.get(run_id)["state"] in FINAL, seconds, lambda: self.log(run_id))
         return self.get(run_id)
@@ -191,7 +191,7 @@ def read_pids(folder: Path) -> Callable[[], list[int]]:
     """Wait for the step of `waiting` and return the ids of its processes."""
 
     def read() -> list[int]:
-        wait_until((folder / "pids").exists, 30)
+        wait_until((folder / "pids").exists, 90)
         return [int(text) for text in (folder / "pids").read_text().split()]
 
     return read

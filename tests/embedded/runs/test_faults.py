@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import subprocess
+import sys
 
 import psutil
 import pytest
+
+from embedded.runs.records import Run
+from embedded.runs.storage import Storage
+
+
+def alter(server, run_id, change):
+    """Change what a dead server remembers of a run."""
+    storage = Storage(server.home.runs_dir / "runs.db")
+    storage.update(Run, run_id, lambda run: run.model_copy(update=change))
+    storage.close()
 
 
 def find_executor(server, run_id):
@@ -48,7 +62,7 @@ def test_kill_the_executor(make_server, packages, folder, read_pids, are_gone, u
     after = server.submit(packages["branch"])
     pids = read_pids()
     find_executor(server, run_id).kill()
-    run = server.wait(run_id, 10)
+    run = server.wait(run_id, 30)
     assert run["state"] == "FAILED"
     assert "was ended by SIGKILL before the run was finished" in run["error"]["message"]
     assert server.list_steps(run_id) == {"linger": "FAILED", "say": "SKIPPED"}
@@ -90,9 +104,66 @@ def test_an_adopted_run_can_be_terminated(make_server, packages, folder, read_pi
     pids = read_pids()
     server.end(signal.SIGKILL)
     server = make_server()
-    server.http.post(f"/apis/v2beta1/runs/{run_id}:terminate")
+    server.client().terminate_run(run_id)
     assert server.wait(run_id)["state"] == "CANCELED"
     assert are_gone(pids)
+
+
+@pytest.mark.parametrize("change", [{"pid": None, "started": None}, {"started": 5.0}])
+def test_an_executor_is_known_by_its_mark(make_server, packages, folder, read_pids, change):
+    """The server died before it wrote the process down, or the clock was set since."""
+    server = make_server()
+    run_id = server.submit(packages["waiting"], {"folder": str(folder)})
+    read_pids()
+    server.end(signal.SIGKILL)
+    alter(server, run_id, change)
+    server = make_server()
+    (folder / "go").touch()
+    assert server.wait(run_id)["state"] == "SUCCEEDED"
+
+
+def test_a_run_whose_start_did_not_happen_is_queued_again(make_server, packages, folder, read_pids):
+    server = make_server()
+    server.submit(packages["waiting"], {"folder": str(folder)})
+    run_id = server.submit(packages["branch"])
+    read_pids()
+    server.end(signal.SIGKILL)
+    alter(server, run_id, {"state": "RUNNING"})
+    server = make_server()
+    (folder / "go").touch()
+    run = server.wait(run_id)
+    assert run["state"] == "SUCCEEDED"
+    assert [entry["state"] for entry in run["state_history"]].count("PENDING") == 2
+
+
+def test_a_run_that_cannot_be_started_does_not_stop_the_others(make_server, packages, folder, read_pids):
+    server = make_server()
+    server.submit(packages["waiting"], {"folder": str(folder)})
+    broken, after = server.submit(packages["branch"]), server.submit(packages["branch"])
+    read_pids()
+    shutil.rmtree(server.home.runs_dir / "runs" / broken)
+    (folder / "go").touch()
+    assert server.wait(after)["state"] == "SUCCEEDED"
+    listed = {run["run_id"]: run for run in server.http.get("/apis/v2beta1/runs").json()["runs"]}
+    assert listed[broken]["state"] == "FAILED"
+    assert "could not be started" in listed[broken]["error"]["message"]
+    answer = server.http.get(f"/apis/v2beta1/runs/{broken}")
+    assert (answer.status_code, "damaged or gone" in answer.json()["message"]) == (500, True)
+
+
+def test_one_server_per_home(make_server):
+    server = make_server()
+    second = subprocess.run(
+        [sys.executable, "-m", "embedded.runs"],
+        env={**os.environ, "TENURE_HOME": str(server.home.path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert second.returncode == 2
+    assert "another server of pipeline runs is at work" in second.stderr
+    assert server.is_ready()
 
 
 def test_a_run_that_ended_while_the_server_was_away(make_server, packages, folder, read_pids, until):
@@ -102,9 +173,9 @@ def test_a_run_that_ended_while_the_server_was_away(make_server, packages, folde
     executor = find_executor(server, run_id)
     server.end(signal.SIGKILL)
     (folder / "go").touch()
-    until(lambda: not executor.is_running() or executor.status() == psutil.STATUS_ZOMBIE, 20)
+    until(lambda: not executor.is_running() or executor.status() == psutil.STATUS_ZOMBIE, 60)
     server = make_server()
-    assert server.wait(run_id, 5)["state"] == "SUCCEEDED"
+    assert server.wait(run_id, 30)["state"] == "SUCCEEDED"
 
 
 def test_server_and_executor_killed_together(make_server, packages, folder, read_pids, are_gone):
@@ -116,7 +187,7 @@ def test_server_and_executor_killed_together(make_server, packages, folder, read
     server.end(signal.SIGKILL)
     executor.kill()
     server = make_server()
-    run = server.wait(run_id, 15)
+    run = server.wait(run_id, 30)
     assert run["state"] == "FAILED"
     assert "was gone when the server looked for it" in run["error"]["message"]
     assert are_gone(pids)
