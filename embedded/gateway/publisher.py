@@ -124,9 +124,9 @@ class Gateway:
         """Return why requests may not go where the files say; None when Envoy follows them."""
         statistics = self._fetch()
         if statistics is None:
-            return "Envoy does not answer on its admin port; see `tenure logs envoy`"
+            return "Envoy does not answer on its admin port; see `tenure logs gateway`"
         if not self._is_applied(statistics):
-            return "Envoy has not applied the latest routes; see `tenure logs envoy`"
+            return "Envoy has not applied the latest routes; see `tenure logs gateway`"
         return None
 
     def _await_applied(self) -> None:
@@ -139,7 +139,7 @@ class Gateway:
             if time.monotonic() > deadline:
                 raise GatewayError(
                     f"Envoy did not take the files in {self._directory} within {_APPLY_SECONDS:.0f} s; the "
-                    "last good ones are still at work; see `tenure logs envoy`"
+                    "last good ones are still at work; see `tenure logs gateway`"
                 )
             time.sleep(pause)
             pause = min(pause * 2, 0.1)
