@@ -16,7 +16,7 @@ SUFFIXES = (".py", ".j2")
 # The libraries whose release may change a bundle's bytes or a step's outcome.
 LIBRARIES = (
     "numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "xgboost-cpu", "optuna", "pandera",
-    "onnxmltools", "onnxconverter-common", "pydantic",
+    "onnx", "pydantic",
 )  # fmt: skip
 
 
