@@ -108,11 +108,22 @@ def _status(options: argparse.Namespace) -> int:
     else:
         width = max(len(status.name) for status in statuses)
         for status in statuses:
-            uptime = status.uptime_seconds
-            age = "" if uptime is None else f"{uptime:.0f} s"
+            age = "" if status.uptime_seconds is None else _format_age(status.uptime_seconds)
             note = status.address or str(status.log) if status.ready else status.problem
-            _write(f"{status.name:<{width}}  {status.state:<9} {status.pid or '-':>8} {age:>9}  {note}")
+            _write(f"{status.name:<{width}}  {status.state:<9} {status.pid or '-':>8} {age:>11}  {note}")
     return 0 if all(status.ready for status in statuses) else _NOT_ALL_RUNNING
+
+
+def _format_age(seconds: float) -> str:
+    """Return an age in its two largest units: `12 s`, `3 min 20 s`, `2 h 5 min`, `4 d 1 h`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _logs(options: argparse.Namespace) -> int:

@@ -59,8 +59,12 @@ def follow(file: Path, poll_seconds: float = 0.2) -> Iterator[str]:
             if status is not None and (
                 status.st_ino != os.fstat(stream.fileno()).st_ino or status.st_size < stream.tell()
             ):
+                # What was added to the old file between the last look and its rotation.
+                rest = stream.read()
                 stream.close()
                 stream = file.open("rb")
+                if rest:
+                    yield rest.decode("utf-8", "replace")
                 continue
             time.sleep(poll_seconds)
     finally:
