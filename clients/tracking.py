@@ -293,6 +293,11 @@ class Tracking:
         with self.translate(f"storing {file} of run {run_id}"):
             self.client.log_text(run_id, text, file)
 
+    def load_text(self, run_id: str, file: str) -> str:
+        """Return an artifact of a run that holds text."""
+        with self.translate(f"reading {file} of run {run_id}"), tempfile.TemporaryDirectory() as folder:
+            return Path(self.client.download_artifacts(run_id, file, folder)).read_text(encoding="utf-8")
+
     def get_tags(self, run_id: str) -> dict[str, str]:
         """Return the tags of a run."""
         with self.translate(f"reading run {run_id}"):

@@ -1,0 +1,176 @@
+"""One embedded platform for all end-to-end tests: real servers on free ports, state in a temporary folder.
+
+The tests share it and run in file order on one worker (`xdist_group`): the loop is one story.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clients.services import Services
+from clients.settings import Settings
+from clients.store import Store
+from clients.tracking import Tracking
+from tenure.project import Project, load_project
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.xdist_group("e2e"))
+            item.add_marker(pytest.mark.timeout(600))
+
+
+@dataclass
+class Platform:
+    """A running platform and the ordinary ways to it."""
+
+    home: Path
+    environment: dict[str, str]
+    project_file: Path
+    settings: Settings
+    _memory: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def project(self) -> Project:
+        return load_project(self.project_file)
+
+    @property
+    def services(self) -> Services:
+        return Services.connect(self.settings)
+
+    @property
+    def store(self) -> Store:
+        return Store.connect(self.settings)
+
+    @property
+    def tracking(self) -> Tracking:
+        return Tracking.connect(self.settings)
+
+    def run(
+        self, *command: str, check: bool = True, timeout: float = 400, **changes: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command with the platform's environment; fails with its output."""
+        answer = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**self.environment, **changes},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+        if check and answer.returncode:
+            raise AssertionError(
+                f"{shlex.join(command)}: {answer.returncode}\n{answer.stdout}\n{answer.stderr}"
+            )
+        return answer
+
+    def tenure(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the `tenure` command on this platform's project."""
+        return self.run(str(BIN / "tenure"), *arguments, check=check, TENURE_PROJECT=str(self.project_file))
+
+    def train(self, rows: int | None = None, check: bool = True, **changes: Any) -> dict[str, Any]:
+        """Run the pipeline on the first `rows` customers; returns the run as JSON.
+
+        `changes` replace keys of the project's sections, as gate={"margin": 0.5}.
+        """
+        file = self.write_project(**changes) if changes else self.project_file
+        source = self.write_source(rows)
+        answer = self.run(
+            str(BIN / "tenure"), "run", "--json", "-p", str(file), "--source", str(source), check=check
+        )
+        return dict(json.loads(answer.stdout))
+
+    def write_source(self, rows: int | None) -> Path:
+        lines = (ROOT / "data" / "telco.csv").read_bytes().splitlines(keepends=True)
+        file = self.home.parent / f"telco-{rows or 'all'}.csv"
+        file.write_bytes(b"".join(lines if rows is None else lines[: rows + 1]))
+        return file
+
+    def write_project(self, **changes: Any) -> Path:
+        document = yaml.safe_load(self.project_file.read_text(encoding="utf-8"))
+        for section, values in changes.items():
+            document[section] = {**document.get(section, {}), **values}
+        file = self.home.parent / f"project-{len(list(self.home.parent.glob('project-*.yaml')))}.yaml"
+        file.write_text(yaml.safe_dump(document), encoding="utf-8")
+        return file
+
+    def read_service(self) -> dict[str, Any]:
+        return self.services.inference.get(self.project.rollout.service)
+
+    def read_weights(self) -> dict[str, int]:
+        """Return the route's weights by Service."""
+        route = self.services.routes.get(self.project.rollout.service)
+        backends = route["spec"]["rules"][-1]["backendRefs"]
+        return {backend["name"]: int(backend["weight"]) for backend in backends}
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., Any]:
+    def wait_for(condition: Callable[[], Any], seconds: float = 60, what: str = "the condition") -> Any:
+        """Return the condition's first true value; fails when there is none in time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            value = condition()
+            if value:
+                return value
+            assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"
+            time.sleep(0.1)
+
+    return wait_for
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    folder = tmp_path_factory.mktemp("platform")
+    home = folder / "home"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TENURE_")}
+    environment |= {"TENURE_HOME": str(home), "TENURE_ENV_FILE": str(home / "env")}
+    environment["PATH"] = f"{BIN}:{environment['PATH']}"
+    document = yaml.safe_load((ROOT / "projects" / "telco.yaml").read_text(encoding="utf-8"))
+    document["source"]["uri"] = str(ROOT / "data" / "telco.csv")
+    # Few trials: what is tested here is the loop, not the search.
+    document["training"] |= {"trials": 2, "folds": 3}
+    document["evaluation"] |= {"bootstrap": 200}
+    project_file = folder / "telco.yaml"
+    project_file.write_text(yaml.safe_dump(document), encoding="utf-8")
+    up = [sys.executable, "-m", "embedded", "up"]
+    down = [sys.executable, "-m", "embedded", "down"]
+    try:
+        started = subprocess.run(
+            up, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=180
+        )
+        assert started.returncode == 0, started.stderr
+        settings = Settings(_env_file=home / "env")
+        exports = subprocess.run(
+            [sys.executable, "-m", "embedded", "env"],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for word in shlex.split(exports):
+            key, separator, value = word.partition("=")
+            if separator:
+                environment[key] = value
+        yield Platform(home, environment, project_file, settings)
+    finally:
+        subprocess.run(down, cwd=ROOT, env=environment, check=True, timeout=120)
