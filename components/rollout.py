@@ -133,6 +133,8 @@ class Rollout:
         }
         name = self._project.name
         version = self._tracking.register_bundle(name, self._run_id, self._bundle.digest, self._uri, tags)
+        if not tags.items() <= version.tags.items():  # known from an earlier run
+            self._tracking.tag_version(name, version.version, tags)
         champion = self._tracking.find_alias(name, CHAMPION)
         if champion is None or champion.version != version.version:
             self._tracking.set_alias(name, CHALLENGER, version.version)

@@ -10,10 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -22,12 +20,6 @@ from pydantic import SecretStr
 
 from clients.settings import Settings
 from clients.store import Store
-from embedded.certificates import ensure_certificates
-from embedded.home import Home
-from embedded.kubernetes.listener import Listener
-from embedded.kubernetes.registry import Registry
-from embedded.kubernetes.server import make_app
-from embedded.kubernetes.storage import Storage
 
 BIN = Path(sys.executable).parent
 
@@ -49,12 +41,12 @@ def wait_for(
         time.sleep(0.05)
 
 
-def answers(url: str, status: int = 500) -> Callable[[], bool]:
+def answers(url: str, status: int = 500, verify: bool = True) -> Callable[[], bool]:
     """Return a condition: the URL answers with less than `status`."""
 
     def ask() -> bool:
         try:
-            return httpx.get(url, trust_env=False, timeout=2).status_code < status
+            return httpx.get(url, trust_env=False, timeout=2, verify=verify).status_code < status
         except httpx.TransportError:
             return False
 
@@ -162,58 +154,19 @@ def tracking_settings(
         kill(process)
 
 
-@dataclass(frozen=True)
-class Kubernetes:
-    """The laptop platform's real API server, without controllers: tests set the status themselves."""
-
-    kubeconfig: Path
-    registry: Registry
-
-
-@pytest.fixture(scope="module")
-def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubernetes]:
-    """An API server of this test module, in a thread."""
+@pytest.fixture(scope="session")
+def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Kubeconfig of the laptop platform's real API server; there are no controllers, tests set the status."""
     directory = tmp_path_factory.mktemp("kubernetes")
-    home = Home.open(directory / "home", create=True)
-    certificates = ensure_certificates(home)
-    runtime = {
-        "apiVersion": "serving.kserve.io/v1alpha1",
-        "kind": "ServingRuntime",
-        "metadata": {"name": "tenure"},
-        "spec": {
-            "protocolVersions": ["v2", "grpc-v2", "v1"],
-            "supportedModelFormats": [{"name": "tenure", "version": "1", "autoSelect": True}],
-            "containers": [{"name": "kserve-container", "image": "tenure-predictor:0.1.0"}],
-        },
-    }
-    storage = Storage(directory / "kubernetes.db")
-    registry = Registry(storage, [runtime])
-    token = home.secrets.api_token.get_secret_value()
-    port = home.state.ports.api
-    listener = Listener(make_app(registry, token), port, certificates.server)
-    thread = threading.Thread(target=listener.run)
-    thread.start()
-    deadline = time.monotonic() + 20
-    while not listener.started:
-        assert thread.is_alive(), "the API server ended"
-        assert time.monotonic() < deadline, "the API server did not start"
-        thread.join(0.01)
-    cluster = {"server": f"https://127.0.0.1:{port}", "certificate-authority": str(certificates.ca)}
-    kubeconfig = directory / "kubeconfig"
-    kubeconfig.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "test",
-                "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-                "clusters": [{"name": "test", "cluster": cluster}],
-                "users": [{"name": "test", "user": {"token": token}}],
-            }
-        )
-    )
-    yield Kubernetes(kubeconfig, registry)
-    listener.end()
-    thread.join(20)
-    storage.close()
-    assert not thread.is_alive(), "the API server did not end"
+    log = directory / "server.log"
+    command = [sys.executable, str(Path(__file__).with_name("kubernetes_server.py")), str(directory / "home")]
+    file = directory / "home" / "kubeconfig"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        wait_for(file.exists, process, log, 60)
+        url = json.loads(file.read_text())["clusters"][0]["cluster"]["server"]
+        wait_for(answers(f"{url}/healthz", verify=False), process, log, 60)
+        yield file
+    finally:
+        kill(process)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,10 +15,10 @@ from clients.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def settings(kubernetes: Any) -> Settings:
+def settings(kubeconfig: Path) -> Settings:
     return Settings(
         _env_file=None,
-        kubeconfig=kubernetes.kubeconfig,
+        kubeconfig=kubeconfig,
         runs_url="http://127.0.0.1:9",
         s3_url="http://127.0.0.1:9",
         s3_access_key="a",

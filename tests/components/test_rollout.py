@@ -1,0 +1,350 @@
+"""Roll-out: first model, canary, again, a newer one, and everything that goes wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from clients import names
+from clients.errors import ClientError, IntegrityError, NotFoundError, RefusedError, UnreachableError
+from clients.services import Collection
+from clients.settings import Settings
+from clients.store import Store
+from clients.tracking import CHALLENGER, CHAMPION, Tracking
+from components import rollout
+from components.proof import Deadline
+from components.variant import UNPROVEN
+from tenure.errors import BundleError
+
+
+@dataclasses.dataclass
+class Stage:
+    """One project whose two models can be rolled out."""
+
+    first: Any
+    second: Any
+    service: str
+    text: str
+    services: Collection
+    tracking: Tracking
+    directory: Path
+    name: str
+
+    def roll_out(self, model: Any, seconds: int = 20, **changes: Any) -> str:
+        project = model.project
+        settings = project.rollout.model_copy(
+            update={"service": self.service, "ready_timeout_seconds": seconds, **changes}
+        )
+        text = project.model_copy(update={"rollout": settings}).model_dump_json()
+        path = self.directory / f"{uuid4().hex}.md"
+        rollout.run(text, str(model.bundle), model.run_id, str(path), "test")
+        return path.read_text()
+
+    def get(self) -> dict[str, Any]:
+        return self.services.get(self.service)
+
+    def alias(self, alias: str) -> str | None:
+        found = self.tracking.find_alias(self.name, alias)
+        return None if found is None else found.digest
+
+    def tags(self, model: Any) -> dict[str, str]:
+        version = self.tracking.find_version(self.name, model.bundle_digest)
+        assert version is not None
+        return version.tags
+
+
+@pytest.fixture
+def stage(
+    trained: tuple[Any, Any],
+    settings: Settings,
+    services: Collection,
+    tracking: Tracking,
+    stand_in: tuple[Any, str],
+    store: Store,
+    tmp_path: Path,
+) -> Iterator[Stage]:
+    first, second = trained
+    player, _ = stand_in
+    service = f"t{uuid4().hex[:8]}"
+    name = first.project.name
+    yield Stage(first, second, service, first.text, services, tracking, tmp_path, name)
+    for faults in (player.never_ready, player.wrong, player.deaf):
+        faults.clear()
+    for alias in (CHAMPION, CHALLENGER):
+        if tracking.find_alias(name, alias) is not None:
+            tracking.delete_alias(name, alias)
+
+
+def test_first_model_becomes_stable_and_champion(stage: Stage, store: Store) -> None:
+    text = stage.roll_out(stage.first)
+    document = stage.get()
+    uri = f"s3://tenure/bundles/{stage.first.bundle_digest}"
+    assert document["metadata"]["labels"] == {names.PROJECT_LABEL: stage.name}
+    assert document["metadata"]["annotations"] == {names.DEPLOYMENT_MODE: "Standard"}
+    assert document["spec"] == {
+        "predictor": {
+            "minReplicas": 1,
+            "model": {"modelFormat": {"name": "tenure"}, "protocolVersion": "v2", "storageUri": uri},
+        }
+    }
+    assert stage.alias(CHAMPION) == stage.first.bundle_digest
+    assert stage.alias(CHALLENGER) is None
+    assert stage.tags(stage.first)["rollout"] == "stable"
+    assert stage.tags(stage.first)["tenure.reason"] == "test"
+    assert len(store.list(uri)) == 9
+    assert "first model" in text
+    assert "all customers" in text
+
+
+def test_second_model_becomes_a_canary(stage: Stage) -> None:
+    stage.roll_out(stage.first)
+    stable = stage.get()["spec"]["predictor"]
+    text = stage.roll_out(stage.second)
+    spec = stage.get()["spec"]
+    assert spec["predictor"] == stable
+    assert spec["canary"] == [
+        {
+            "predictor": {
+                "name": f"b{stage.second.bundle_digest[:10]}",
+                "minReplicas": 1,
+                "model": {
+                    "name": "kserve-container",
+                    "modelFormat": {"name": "tenure"},
+                    "protocolVersion": "v2",
+                    "storageUri": f"s3://tenure/bundles/{stage.second.bundle_digest}",
+                },
+            },
+            "trafficPercent": 20,
+        }
+    ]
+    assert stage.alias(CHAMPION) == stage.first.bundle_digest
+    assert stage.alias(CHALLENGER) == stage.second.bundle_digest
+    assert stage.tags(stage.second)["rollout"] == "canary"
+    assert "20 %" in text
+
+
+def test_canary_is_proven_before_it_gets_traffic(stage: Stage, stand_in: tuple[Any, str]) -> None:
+    player, _ = stand_in
+    stage.roll_out(stage.first)
+    shares: list[int] = []
+    find = player.find_bundle
+
+    def look(host: str, variant: str | None) -> Any:
+        shares.extend(entry["trafficPercent"] for entry in stage.get()["spec"].get("canary") or ())
+        return find(host, variant)
+
+    player.find_bundle = look
+    try:
+        stage.roll_out(stage.second)
+    finally:
+        del player.find_bundle
+    assert shares
+    assert set(shares) == {0}
+    canary = names.canary_name(stage.second.bundle_digest)
+    assert player.asked[-1] == (canary, stage.second.bundle_digest)
+
+
+def test_doing_it_again_changes_nothing(stage: Stage) -> None:
+    stage.roll_out(stage.first)
+    generation = stage.get()["metadata"]["generation"]
+    assert "stable model already" in stage.roll_out(stage.first)
+    stage.roll_out(stage.second)
+    before = stage.get()
+    assert "canary already" in stage.roll_out(stage.second)
+    after = stage.get()
+    assert after["metadata"]["generation"] == before["metadata"]["generation"] > generation
+    assert after["spec"] == before["spec"]
+
+
+def test_share_that_a_person_chose_is_kept(stage: Stage) -> None:
+    stage.roll_out(stage.first)
+    stage.roll_out(stage.second)
+    entry = stage.get()["spec"]["canary"][0]
+    stage.services.patch(stage.service, {"spec": {"canary": [{**entry, "trafficPercent": 55}]}})
+    assert "55 %" in stage.roll_out(stage.second)
+    assert stage.get()["spec"]["canary"][0]["trafficPercent"] == 55
+
+
+def test_newer_challenger_replaces_an_unfinished_canary(stage: Stage) -> None:
+    stage.roll_out(stage.first)
+    other = f"s3://tenure/bundles/{'e' * 64}"
+    model = {"name": "kserve-container", "modelFormat": {"name": "tenure"}, "storageUri": other}
+    entry = {"predictor": {"name": "beeee", "minReplicas": 1, "model": model}, "trafficPercent": 10}
+    stage.services.patch(stage.service, {"spec": {"canary": [entry]}})
+    assert "beeee" in stage.roll_out(stage.second)
+    canaries = stage.get()["spec"]["canary"]
+    assert [item["predictor"]["name"] for item in canaries] == [names.canary_name(stage.second.bundle_digest)]
+
+
+@pytest.mark.parametrize("fault", ["never_ready", "deaf", "wrong"])
+def test_bad_canary_is_removed_and_stable_untouched(
+    stage: Stage, stand_in: tuple[Any, str], fault: str
+) -> None:
+    player, _ = stand_in
+    stage.roll_out(stage.first)
+    before = stage.get()["spec"]
+    getattr(player, fault).add(stage.second.bundle_digest)
+    expected = IntegrityError if fault == "wrong" else UnreachableError
+    with pytest.raises(expected) as caught:
+        stage.roll_out(stage.second, seconds=1)
+    message = str(caught.value)
+    told = {
+        "never_ready": "the model server is starting",
+        "deaf": f"version '{stage.first.bundle_digest[:12]}' answered",
+        "wrong": "differently",
+    }
+    assert told[fault] in message
+    assert "removed" in "".join(caught.value.__notes__)
+    assert stage.get()["spec"] == before
+    assert stage.alias(CHAMPION) == stage.first.bundle_digest
+    assert stage.alias(CHALLENGER) is None
+    assert stage.tags(stage.second)["rollout"] == "failed"
+    assert stage.tags(stage.second)["rollout.error"] == message
+
+
+def test_bad_first_model_is_deleted_again(stage: Stage, stand_in: tuple[Any, str]) -> None:
+    player, _ = stand_in
+    player.never_ready.add(stage.first.bundle_digest)
+    with pytest.raises(UnreachableError, match="PredictorReady is False, Starting"):
+        stage.roll_out(stage.first, seconds=1)
+    assert stage.services.find(stage.service) is None
+    assert stage.alias(CHAMPION) is None
+    player.never_ready.clear()
+    stage.roll_out(stage.first)
+    assert stage.alias(CHAMPION) == stage.first.bundle_digest
+
+
+def test_killed_first_rollout_is_finished_or_replaced(stage: Stage, stand_in: tuple[Any, str]) -> None:
+    player, _ = stand_in
+    player.never_ready.add(stage.first.bundle_digest)
+    project = stage.first.project
+    settings = project.rollout.model_copy(update={"service": stage.service})
+    # What a roll-out leaves behind that is killed while it waits:
+    from components.variant import build_service
+
+    uri = f"s3://tenure/bundles/{stage.first.bundle_digest}"
+    stage.services.create(build_service(settings, project.name, uri))
+    assert stage.get()["metadata"]["annotations"][UNPROVEN] == stage.first.bundle_digest
+    stage.roll_out(stage.second)
+    document = stage.get()
+    assert document["spec"]["predictor"]["model"]["storageUri"].endswith(stage.second.bundle_digest)
+    assert "canary" not in document["spec"]
+    assert UNPROVEN not in document["metadata"]["annotations"]
+    assert stage.alias(CHAMPION) == stage.second.bundle_digest
+
+
+def test_canary_that_somebody_removes_meanwhile_fails(stage: Stage, stand_in: tuple[Any, str]) -> None:
+    player, _ = stand_in
+    stage.roll_out(stage.first)
+    find = player.find_bundle
+
+    def remove(host: str, variant: str | None) -> Any:
+        found = find(host, variant)
+        stage.services.patch(stage.service, {"spec": {"canary": None}})
+        return found
+
+    player.find_bundle = remove
+    try:
+        with pytest.raises(NotFoundError, match="somebody took it away"):
+            stage.roll_out(stage.second)
+    finally:
+        del player.find_bundle
+    assert "canary" not in stage.get()["spec"]
+
+
+def test_altered_bundle_in_the_store_is_stored_again(stage: Stage, store: Store) -> None:
+    stage.roll_out(stage.first)
+    uri = f"s3://tenure/bundles/{stage.second.bundle_digest}"
+    store.upload_directory(stage.second.bundle, uri)
+    data = bytearray(store.get_bytes(f"{uri}/model.onnx"))
+    data[10] ^= 1
+    store.put_bytes(bytes(data), f"{uri}/model.onnx")
+    store.put_bytes(b"surprise", f"{uri}/extra.bin")
+    stage.roll_out(stage.second)
+    assert store.get_bytes(f"{uri}/model.onnx") == (stage.second.bundle / "model.onnx").read_bytes()
+    assert not store.exists(f"{uri}/extra.bin")
+
+
+def test_store_that_alters_bytes_is_told(stage: Stage, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"s3://tenure/bundles/{stage.first.bundle_digest}"
+    put = Store.put_file
+
+    def alter(self: Store, path: Path, target: str) -> str:
+        if path.name == "model.ubj":
+            return self.put_bytes(path.read_bytes()[:-1] + b"x", target)
+        return put(self, path, target)
+
+    for stored in store.list(uri):
+        store.delete(stored.uri)
+    monkeypatch.setattr(Store, "put_file", alter)
+    with pytest.raises(IntegrityError, match=r"model\.ubj"):
+        stage.roll_out(stage.first)
+    assert stage.services.find(stage.service) is None
+    for stored in store.list(uri):
+        store.delete(stored.uri)
+
+
+def test_altered_bundle_is_refused_before_anything_happens(stage: Stage, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(stage.first.bundle, copy)
+    (copy / "model.onnx").write_bytes((copy / "model.onnx").read_bytes()[::-1])
+    with pytest.raises(BundleError):
+        stage.roll_out(dataclasses.replace(stage.first, bundle=copy))
+    assert stage.services.find(stage.service) is None
+
+
+def test_service_of_another_project_is_refused(stage: Stage) -> None:
+    stage.roll_out(stage.first)
+    stage.services.patch(stage.service, {"metadata": {"labels": {names.PROJECT_LABEL: "other"}}})
+    before = stage.get()["spec"]
+    with pytest.raises(RefusedError, match="belongs to other"):
+        stage.roll_out(stage.second)
+    assert stage.get()["spec"] == before
+
+
+def test_bundle_of_another_project_is_refused(stage: Stage, make: Any) -> None:
+    other = dataclasses.replace(stage.first, project=make())
+    with pytest.raises(BundleError, match="was trained for project"):
+        stage.roll_out(other)
+
+
+def test_waits_while_a_person_is_obeyed(stage: Stage) -> None:
+    stage.roll_out(stage.first)
+    stage.services.patch(stage.service, {"metadata": {"annotations": {names.ROLLBACK: "stable"}}})
+    with pytest.raises(UnreachableError, match="the pilot has not acted"):
+        stage.roll_out(stage.second, seconds=1)
+    assert "canary" not in stage.get()["spec"]
+
+
+def test_dark_launch_gets_no_traffic(stage: Stage) -> None:
+    stage.roll_out(stage.first)
+    assert "0 %" in stage.roll_out(stage.second, percent=0)
+    assert stage.get()["spec"]["canary"][0]["trafficPercent"] == 0
+
+
+def test_failing_clean_up_does_not_hide_the_cause(
+    stage: Stage, stand_in: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    player, _ = stand_in
+    stage.roll_out(stage.first)
+    player.wrong.add(stage.second.bundle_digest)
+
+    def fail(*arguments: object) -> None:
+        raise UnreachableError("the tracking server is away")
+
+    monkeypatch.setattr(Tracking, "tag_version", fail)
+    with pytest.raises(IntegrityError) as caught:
+        stage.roll_out(stage.second)
+    assert "the tracking server is away" in "".join(caught.value.__notes__)
+    assert "canary" not in stage.get()["spec"]
+
+
+def test_deadline_tells_what_was_missing_last() -> None:
+    with pytest.raises(ClientError, match="still cold"):
+        Deadline(0.01).wait("the oven", lambda: "still cold")
