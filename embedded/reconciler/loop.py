@@ -381,8 +381,9 @@ class Reconciler(threading.Thread):
         url = f"http://{LOOPBACK}:{self._home.state.ports.gateway}"
         for body, variants in plans:
             metadata = body["metadata"]
-            problem = self._router.describe_problem(variants[0].serving)
-            status = build_status(body, variants, self._domain, url, problem)
+            for state in variants:
+                state.routed = self._router.knows(state.serving)
+            status = build_status(body, variants, self._domain, url, self._router.problem)
             if self._registry.set_status(INFERENCE_SERVICES, metadata["namespace"], metadata["name"], status):
                 self._tell_changes(body, status)
 

@@ -67,11 +67,15 @@ class Router(threading.Thread):
                 return 0.0
             return time.monotonic() - self._routed_since
 
-    def describe_problem(self, endpoints: Iterable[Endpoint]) -> str | None:
-        """Return why requests do not reach these processes yet; None when they do."""
+    def knows(self, endpoints: Iterable[Endpoint]) -> bool:
+        """Return whether requests can go to all of these processes."""
         with self._lock:
-            if self._problem is None and not set(endpoints) <= self._routed:
-                return "the gateway is being told of the processes"
+            return set(endpoints) <= self._routed
+
+    @property
+    def problem(self) -> str | None:
+        """Why requests may not go where they should; None when all is well."""
+        with self._lock:
             return self._problem
 
     def run(self) -> None:

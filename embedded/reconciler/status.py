@@ -30,7 +30,8 @@ class VariantState:
     Attributes:
         variant: What was asked for.
         ready: The endpoints of its ready processes, of the wanted revision.
-        serving: The endpoints that requests go to: those above, or an older revision's meanwhile.
+        serving: The endpoints that requests are to go to: those above, or an older revision's meanwhile.
+        routed: Whether the gateway has been told of them.
         alive: How many of its processes live.
         restarts: How often its processes were started again.
         failure: What is wrong at the moment.
@@ -40,6 +41,7 @@ class VariantState:
     variant: Variant
     ready: tuple[Endpoint, ...] = ()
     serving: tuple[Endpoint, ...] = ()
+    routed: bool = True
     alive: int = 0
     restarts: int = 0
     failure: Failure | None = None
@@ -49,7 +51,7 @@ class VariantState:
     @property
     def is_available(self) -> bool:
         """Whether enough processes are ready: as in a Deployment, a quarter may be missing."""
-        return len(self.ready) >= self.variant.replicas - self.variant.replicas // 4
+        return self.routed and len(self.ready) >= self.variant.replicas - self.variant.replicas // 4
 
 
 def build_status(
@@ -70,7 +72,7 @@ def build_status(
     ingress = ("True", "", "")
     if gateway_problem is not None:
         ingress = ("False", "GatewayNotReady", gateway_problem)
-    elif not stable.serving:
+    elif not stable.serving or not stable.routed:
         ingress = ("False", "NoReadyBackend", "no process of the stable predictor is ready for requests")
     overall = next((found for found in (predictor, ingress) if found[0] != "True"), ("True", "", ""))
     found = {"IngressReady": ingress, "PredictorReady": predictor, "Ready": overall}
@@ -114,6 +116,8 @@ def _judge(state: VariantState) -> tuple[str, str, str]:
     counted = f"{len(state.ready)} of {state.variant.replicas} processes are ready"
     if state.failure is not None:
         return "False", state.failure.reason, f"{state.failure.message}; {counted}"
+    if not state.routed:
+        return "False", "GatewayPending", f"{counted}; the gateway is being told of them"
     reason = "ModelLoading" if state.fetched else "ModelFetching"
     return "False", reason, "; ".join(filter(None, [counted, restarted, *state.notes]))
 
