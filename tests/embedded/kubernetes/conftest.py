@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -35,7 +36,7 @@ RUNTIME = {
 }
 
 
-def make_service(name: str = "telco", *canaries: dict[str, Any], **predictor: Any) -> dict[str, Any]:
+def make_service(name: str = "telco", /, *canaries: dict[str, Any], **predictor: Any) -> dict[str, Any]:
     """Return an InferenceService whose stable model is v1."""
     spec: dict[str, Any] = {
         "predictor": {
@@ -131,6 +132,11 @@ class Api:
         if check:
             assert result.returncode == 0, result.stderr
         return result
+
+    @property
+    def trust(self) -> ssl.SSLContext:
+        """What an HTTP client needs to trust this API."""
+        return ssl.create_default_context(cafile=str(self.ca))
 
     @property
     def environment(self) -> dict[str, str]:
