@@ -19,14 +19,17 @@ from typing import Any
 import pytest
 import yaml
 
+from clients.names import service_name
 from clients.services import Services
 from clients.settings import Settings
 from clients.store import Store
-from clients.tracking import Tracking
+from clients.tracking import CHALLENGER, CHAMPION, Tracking
 from tenure.project import Project, load_project
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+OLDER = 4200
+"""Rows of the older snapshot; the newer one has all."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,6 +38,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
             item.add_marker(pytest.mark.xdist_group("e2e"))
             item.add_marker(pytest.mark.timeout(600))
+
+
+def poll(condition: Callable[[], Any], seconds: float = 60, what: str = "the condition") -> Any:
+    """Return the condition's first true value; fails when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"
+        time.sleep(0.1)
 
 
 @dataclass
@@ -115,6 +129,38 @@ class Platform:
     def read_service(self) -> dict[str, Any]:
         return self.services.inference.get(self.project.rollout.service)
 
+    def ensure_stable(self) -> None:
+        """Make sure that a model serves: the one of the older customers, when there was none."""
+        if self.services.inference.find(self.project.rollout.service) is None:
+            self.train(OLDER)
+
+    def ensure_canary(self) -> str:
+        """Make sure that there is a canary with its share in effect; returns its predictor's name."""
+        self.ensure_stable()
+        if not self.read_service()["spec"].get("canary"):
+            self.train()
+        if not self.read_service()["spec"].get("canary"):
+            # The model of all customers is the stable one already: begin again.
+            self.reset()
+            self.train(OLDER)
+            self.train()
+        (canary,) = self.read_service()["spec"]["canary"]
+        name, percent = canary["predictor"]["name"], canary["trafficPercent"]
+        backend = service_name(self.project.rollout.service, name)
+        poll(lambda: self.read_weights().get(backend) == percent, what=f"{percent} % for {name}")
+        return str(name)
+
+    def reset(self) -> None:
+        """Take the InferenceService and the registry's aliases away: the next run's model is a first one."""
+        service, services = self.project.rollout.service, self.services
+        if services.inference.find(service) is not None:
+            services.inference.delete(service)
+        poll(lambda: services.inference.find(service) is None, what="the deletion")
+        poll(lambda: services.routes.find(service) is None, what="the route's deletion")
+        for alias in (CHAMPION, CHALLENGER):
+            if self.tracking.find_alias(self.project.name, alias) is not None:
+                self.tracking.delete_alias(self.project.name, alias)
+
     def read_weights(self) -> dict[str, int]:
         """Return the route's weights by Service."""
         route = self.services.routes.get(self.project.rollout.service)
@@ -124,17 +170,7 @@ class Platform:
 
 @pytest.fixture(scope="session")
 def wait_for() -> Callable[..., Any]:
-    def wait_for(condition: Callable[[], Any], seconds: float = 60, what: str = "the condition") -> Any:
-        """Return the condition's first true value; fails when there is none in time."""
-        deadline = time.monotonic() + seconds
-        while True:
-            value = condition()
-            if value:
-                return value
-            assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"
-            time.sleep(0.1)
-
-    return wait_for
+    return poll
 
 
 @pytest.fixture(scope="session")
