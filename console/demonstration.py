@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.panel import Panel
 from rich.text import Text
 
 from clients import names
@@ -195,9 +195,7 @@ def _print_summary(settings: Settings, project: Project, state: State, traffic: 
     rate = traffic.answered / traffic.elapsed
     out.print(f"  latency p50 {p50:.1f} ms, p99 {p99:.1f} ms, {rate:.0f} requests/s over 2 connections")
     out.print()
-    out.print(
-        Panel(_build_addresses(settings, project), title="Have a look", title_align="left", expand=False)
-    )
+    _print_addresses(settings, project)
 
 
 def _load_report(settings: Settings, project: Project, variant: Variant) -> EvaluationReport:
@@ -221,28 +219,28 @@ def _build_metrics(report: EvaluationReport, state: State) -> Any:
     rows: list[Sequence[Any]] = []
     for metric, title in _METRICS.items():
         cells = [report.models[model].metrics[metric] for model in titles]
-        rows.append((title, *(f"{cell.value:.4f} ({cell.low:.3f} to {cell.high:.3f})" for cell in cells)))
+        rows.append((title, *(f"{cell.value:.4f} ({cell.low:.3f} – {cell.high:.3f})" for cell in cells)))
     return display.build_table(("", *titles.values()), rows)
 
 
-def _build_addresses(settings: Settings, project: Project) -> Text:
+def _print_addresses(settings: Settings, project: Project) -> None:
     service = project.rollout.service
     gateway = settings.gateway_url.rstrip("/")
+    programs = _shorten(str(Path(sys.executable).parent))
+    kubeconfig = _shorten(str(settings.kubeconfig))
     lines = (
         ("MLflow", settings.tracking_url),
         ("V2 endpoint", f"{gateway}/v2/models/{service}/infer"),
         ("", ""),
         ("try", f"curl -s {gateway}/v2/models/{service}"),
-        ("", f"kubectl --kubeconfig {settings.kubeconfig} get inferenceservices"),
-        ("", f"tenure predict {_shorten(project.source.uri)}"),
+        ("", f"{programs}/kubectl --kubeconfig {kubeconfig} get inferenceservices"),
+        ("", f"{programs}/tenure predict {_shorten(project.source.uri)}"),
         ("", ""),
-        ("then", "tenure rollout promote, or tenure rollout rollback"),
+        ("next", f"{programs}/tenure rollout promote, or {programs}/tenure rollout rollback"),
         ("stop", "make down"),
     )
-    text = Text()
-    for index, (name, value) in enumerate(lines):
-        text.append("\n" if index else "").append(f"{name:<13}", "dim").append(value)
-    return text
+    for name, value in lines:
+        display.out.print(Text(f"  {name:<13}", "dim") + Text(value))
 
 
 def _shorten(path: str) -> str:

@@ -6,16 +6,25 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-out = Console(highlight=False, soft_wrap=True)
+_PIPE_WIDTH = 160  # nobody resizes a pipe; lines of a table should stay lines
+
+
+def _open_console(stream: TextIO) -> Console:
+    return Console(
+        file=stream, highlight=False, soft_wrap=True, width=None if stream.isatty() else _PIPE_WIDTH
+    )
+
+
+out = _open_console(sys.stdout)
 """For answers."""
 
-err = Console(highlight=False, soft_wrap=True, stderr=True)
+err = _open_console(sys.stderr)
 """For progress and errors, so that answers can be piped."""
 
 _STYLES = {

@@ -119,7 +119,7 @@ def status(project: ProjectFile = DEFAULT_PROJECT, as_json: Json = False) -> Non
     display.out.print(display.build_table(header, rows, right=(3, 4)))
     facts: dict[str, Any] = {}
     if state.transition:
-        facts["last"] = ", ".join(f"{key} {value}" for key, value in state.transition.items())
+        facts["last"] = _say_transition(state.transition)
     if state.pending:
         facts["asked for"] = ", ".join(state.pending)
     if state.paused:
@@ -164,6 +164,18 @@ def resume(project: ProjectFile = DEFAULT_PROJECT) -> None:
     cluster, name = _connect(project)
     cluster.inference.patch(name, {"metadata": {"annotations": {names.PAUSE: None}}})
     display.out.print(f"{name}: resumed")
+
+
+def _say_transition(transition: Mapping[str, str]) -> str:
+    """Say what the pilot did last, as `promoted bfc94dbfbcbc, before 44dd0e6d9c95, at TIME`."""
+    words = [transition["outcome"].replace("_", " ")]
+    if "digest" in transition:
+        words[0] += f" {transition['digest'][:12]}"
+    if "previous" in transition:
+        words.append(f"before {transition['previous'][:12]}")
+    if "reason" in transition:
+        words.append(transition["reason"])
+    return ", ".join([*words, f"at {transition['at']}"])
 
 
 def _connect(project: Any) -> tuple[Services, str]:
