@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from embedded.errors import SpecError
 from embedded.gateway import Endpoint
 from embedded.kubernetes.admission import CONTAINER, find_runtime, service_name
+from embedded.ports import LOOPBACK
 from embedded.supervisor import Program
 
 Document = dict[str, Any]
@@ -169,7 +170,8 @@ def make_program(variant: Variant, replica: Replica) -> Program:
     return Program(
         name=replica.program,
         command=tuple(command),
-        environment={**environment, **variant.environment},
+        # In a pod the server must listen on every address; here on loopback only.
+        environment={**environment, **variant.environment, "TENURE_HTTP_HOST": LOOPBACK},
         directory=CHECKOUT,
         stop_seconds=STOP_SECONDS,
     )
