@@ -76,13 +76,13 @@ def demo(
     if cluster.inference.find(service) is None:
         _tell(started, "training the first model on the older customers")
         _train(runs, plan, exports[0], "demo: first model, older customers")
-        customers = _read_customers(plan)
+        customers = read_held_out(plan)
         with open_client(settings, plan) as client:
             answer = client.predict(service, customers.rows[:1], plan.contract)
         _tell(started, f"first prediction: {answer.probabilities[0]:.3f} by version {answer.version}")
     else:
         _tell(started, f"{service} serves already; its first model is kept")
-        customers = _read_customers(plan)
+        customers = read_held_out(plan)
     _tell(started, "training a challenger on all customers")
     _train(runs, plan, exports[1], "demo: challenger, all customers")
     state = _wait_for_route(cluster, service)
@@ -119,7 +119,7 @@ def _train(runs: Runs, project: Project, source: str, reason: str) -> None:
     check_run(runs, follow_run(runs, run_id, timeout=900))
 
 
-def _read_customers(project: Project) -> Customers:
+def read_held_out(project: Project) -> Customers:
     """Return the held-out customers: no model has seen them."""
     from tenure.partition import Part, assign_parts
     from tenure.snapshot import read_source
