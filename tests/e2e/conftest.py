@@ -5,6 +5,7 @@ The tests share it and run in file order on one worker (`xdist_group`): the loop
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shlex
@@ -24,12 +25,26 @@ from clients.services import Services
 from clients.settings import Settings
 from clients.store import Store
 from clients.tracking import CHALLENGER, CHAMPION, Tracking
+from tenure.bundle import Bundle
 from tenure.project import Project, load_project
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 OLDER = 4200
 """Rows of the older snapshot; the newer one has all."""
+
+
+def _load_helper(name: str) -> Any:
+    """Import a module that lies beside this file; there is no package to import it from."""
+    spec = importlib.util.spec_from_file_location(f"e2e_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+stages = _load_helper("stage")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -210,3 +225,24 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield Platform(home, environment, project_file, settings)
     finally:
         subprocess.run(down, cwd=ROOT, env=environment, check=True, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Bundle]:
+    """Two bundles, of the older customers and of all, for services that are made by hand."""
+    folder = tmp_path_factory.mktemp("bundles")
+    return stages.train_bundle(folder / "old", OLDER), stages.train_bundle(folder / "new", None)
+
+
+@pytest.fixture(scope="module")
+def stage(
+    platform: Platform, bundles: tuple[Bundle, Bundle], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """A service of its own beside the project's, to be broken; it is gone afterwards."""
+    folder = tmp_path_factory.mktemp("stage")
+    stage = stages.Stage(platform.home, platform.environment, platform.settings, folder, *bundles)
+    stage.upload()
+    try:
+        yield stage
+    finally:
+        stage.remove()

@@ -1,0 +1,153 @@
+"""Steady load on one model through the gateway, as a process of its own: `generator.py PLAN.json`.
+
+A few keep-alive connections, each asking at its own pace, never two requests at once on one of them. Whatever
+is not a 200 with the right number in it is a failure: other statuses, broken connections, wrong answers.
+Nothing is tried again.
+
+Speaks lines on standard input and output: `count` answers with the totals so far; `stop`, or the end of the
+input, ends the load and answers with all of it (JSON).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+TOLERANCE = 1e-6
+PAUSE_AFTER_FAILURE = 0.02
+TIMEOUT = 10.0
+
+
+class Load:
+    """The plan's load; times are seconds of the system-wide monotonic clock.
+
+    Plan: host, port, name (Host header), path, bodies (V2 requests of one row), expected (probability of each
+    body by version), connections, rate (requests per second of all connections), customers (ids for the
+    header `x-customer-id`; 0: without it).
+    """
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self._plan = plan
+        self._numbers = itertools.count()
+        self._ended = asyncio.Event()
+        self._requests = [self._render(body) for body in plan["bodies"]]
+        self.answers: list[tuple[float, float, str, int]] = []
+        """Time of the answer, seconds it took, version, customer."""
+        self.failures: list[tuple[float, str]] = []
+
+    def _render(self, body: dict[str, Any]) -> bytes:
+        """Return a request with a gap for the customer's header."""
+        payload = json.dumps(body).encode()
+        head = f"POST {self._plan['path']} HTTP/1.1\r\nhost: {self._plan['name']}\r\n%s"
+        head += f"content-type: application/json\r\ncontent-length: {len(payload)}\r\n\r\n"
+        return head.encode() + payload.replace(b"%", b"%%")
+
+    async def run(self) -> None:
+        connections = self._plan["connections"]
+        await asyncio.gather(*(self._work(index / connections) for index in range(connections)))
+
+    def end(self) -> None:
+        self._ended.set()
+
+    async def _work(self, phase: float) -> None:
+        period = self._plan["connections"] / self._plan["rate"]
+        due = time.monotonic() + phase * period
+        reader: asyncio.StreamReader | None = None
+        writer: asyncio.StreamWriter | None = None
+        while not self._ended.is_set():
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            due = max(due + period, time.monotonic() - period)
+            number = next(self._numbers)
+            started = time.monotonic()
+            failure = None
+            try:
+                async with asyncio.timeout(TIMEOUT):
+                    if reader is None or writer is None:
+                        reader, writer = await asyncio.open_connection(self._plan["host"], self._plan["port"])
+                    failure = await self._ask(reader, writer, number, started)
+            except (OSError, EOFError, TimeoutError, ValueError) as error:
+                failure = f"{type(error).__name__}: {error}"
+                if writer is not None:
+                    writer.close()
+                reader = writer = None
+            if failure is not None:
+                self.failures.append((time.monotonic(), failure))
+                await asyncio.sleep(PAUSE_AFTER_FAILURE)
+        if writer is not None:
+            writer.close()
+
+    async def _ask(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int, started: float
+    ) -> str | None:
+        """Send one request and read its answer; return what is wrong with it."""
+        which = number % len(self._requests)
+        customers = self._plan["customers"]
+        # The divisor keeps a customer from always sending the same row.
+        customer = number // 3 % customers if customers else -1
+        header = b"x-customer-id: customer-%d\r\n" % customer if customers else b""
+        writer.write(self._requests[which] % header)
+        status, body = await read_answer(reader)
+        ended = time.monotonic()
+        if status != 200:
+            return f"{status}: {body[:200].decode(errors='replace')}"
+        document = json.loads(body)
+        version = document["model_version"]
+        self.answers.append((ended, ended - started, version, customer))
+        outputs = {output["name"]: output["data"] for output in document["outputs"]}
+        expected = self._plan["expected"].get(version)
+        if expected is None:
+            return f"unknown version {version}"
+        if abs(outputs["churn_probability"][0] - expected[which]) > TOLERANCE:
+            return f"{version}: {outputs['churn_probability'][0]} for row {which}, not {expected[which]}"
+        return None
+
+    def count(self) -> dict[str, Any]:
+        versions = Counter(version for _, _, version, _ in self.answers)
+        return {"answered": len(self.answers), "failed": len(self.failures), "versions": versions}
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Read an HTTP/1.1 answer of either framing; returns its status and body."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    fields = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
+    status = int(head[0].split(" ")[1])
+    if fields.get("transfer-encoding") != "chunked":
+        return status, await reader.readexactly(int(fields.get("content-length", "0")))
+    parts = []
+    while size := int(await reader.readline(), 16):
+        parts.append(await reader.readexactly(size))
+        await reader.readexactly(2)
+    await reader.readexactly(2)
+    return status, b"".join(parts)
+
+
+async def main() -> None:
+    plan = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    load = Load(plan)
+    commands = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(commands), sys.stdin
+    )
+    work = asyncio.create_task(load.run())
+    while (command := (await commands.readline()).decode().strip()) == "count":
+        write(load.count())
+    load.end()
+    await work
+    with contextlib.suppress(BrokenPipeError):
+        write({"command": command, "answers": load.answers, "failures": load.failures})
+
+
+def write(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

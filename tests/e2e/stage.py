@@ -1,0 +1,383 @@
+"""An InferenceService of its own on the shared platform, made by hand, for tests that break things."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clients import names
+from clients.inference import build_request
+from clients.services import Services, get_condition
+from clients.settings import Settings
+from clients.store import Store
+from embedded.home import Home
+from embedded.supervisor import ALIVE, ProgramState, Supervisor
+from tenure.bundle import Bundle, load_bundle, write_bundle
+from tenure.partition import Part, assign_parts
+from tenure.project import Project, load_project
+from tenure.scorer import Scorer
+from tenure.snapshot import read_source, write_snapshot
+from tenure.training import train
+from tenure.validation import validate_frame
+
+ROOT = Path(__file__).parents[2]
+NAME = "proving"
+QUICK = {"trials": 2, "folds": 3, "max_rounds": 60}
+
+
+def poll(condition: Callable[[], Any], seconds: float = 60, what: str = "the condition") -> Any:
+    """Return the condition's first true value; fails when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a load met; times are seconds of the monotonic clock."""
+
+    answers: list[tuple[float, float, str, int]]
+    failures: list[tuple[float, str]]
+
+    def count(self, start: float = 0.0, end: float = float("inf")) -> Counter[str]:
+        """Return the answers by version, of those that came between two times."""
+        return Counter(version for at, _, version, _ in self.answers if start <= at < end)
+
+    def share(self, version: str, start: float, end: float) -> tuple[float, int]:
+        """Return a version's share of the answers in between, and how many these were."""
+        counts = self.count(start, end)
+        return counts[version] / counts.total(), counts.total()
+
+    def histories(self) -> dict[int, list[tuple[float, str]]]:
+        """Return each customer's answers in order."""
+        found: dict[int, list[tuple[float, str]]] = defaultdict(list)
+        for at, _, version, customer in sorted(self.answers):
+            found[customer].append((at, version))
+        return found
+
+    def fail_window(self) -> float:
+        """Return the seconds from the first to the last failure."""
+        times = [at for at, _ in self.failures]
+        return max(times) - min(times) if times else 0.0
+
+    def explain(self) -> str:
+        """Return the failures by text, for an assertion's message."""
+        counts = Counter(text for _, text in self.failures)
+        return f"{len(self.failures)} failures beside {len(self.answers)} answers: {counts.most_common(5)}"
+
+
+@dataclass
+class Load:
+    """A generator at work."""
+
+    process: subprocess.Popen[str]
+    report: Report | None = None
+
+    def count(self) -> dict[str, Any]:
+        return self._ask("count")
+
+    def pass_by(self, requests: int, seconds: float = 60) -> None:
+        """Wait until so many more requests were answered."""
+        goal = self.count()["answered"] + requests
+        poll(lambda: self.count()["answered"] >= goal, seconds, f"{requests} more answers")
+
+    def stop(self) -> Report:
+        """End the load; returns what it met."""
+        if self.report is None:
+            document = self._ask("stop")
+            self.report = Report(
+                [tuple(answer) for answer in document["answers"]],
+                [tuple(failure) for failure in document["failures"]],
+            )
+        return self.report
+
+    def _ask(self, command: str) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        document: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return document
+
+
+def train_bundle(folder: Path, rows: int | None) -> Bundle:
+    """Train quickly on the first customers and write the bundle."""
+    document = yaml.safe_load((ROOT / "projects" / "telco.yaml").read_text(encoding="utf-8"))
+    document["name"] = document["rollout"]["service"] = NAME
+    document["training"] |= QUICK
+    project = Project.model_validate(document)
+    frame = read_source(ROOT / "data" / "telco.csv", "csv", project.contract)
+    good = validate_frame(frame.head(rows or len(frame)), project.contract).good
+    parts = assign_parts(good, project.contract, project.split, project.name)
+    model = train(good[parts == Part.TRAIN].reset_index(drop=True), project)
+    folder.mkdir(parents=True)
+    snapshot = write_snapshot(good, folder / "snapshot.parquet")
+    digest = write_bundle(folder / "bundle", model, project=project, snapshot=snapshot, code_version="e2e")
+    return load_bundle(folder / "bundle", digest)
+
+
+@dataclass
+class Stage:
+    """The InferenceService `proving`: model `old`, and `new` for a canary."""
+
+    home: Path
+    environment: dict[str, str]
+    settings: Settings
+    folder: Path
+    old: Bundle
+    new: Bundle
+    name: str = NAME
+    _plans: int = field(default=0, init=False)
+
+    @cached_property
+    def services(self) -> Services:
+        return Services.connect(self.settings)
+
+    @cached_property
+    def store(self) -> Store:
+        return Store.connect(self.settings)
+
+    @cached_property
+    def supervisor(self) -> Supervisor:
+        return Supervisor(Home.open(self.home))
+
+    @property
+    def canary(self) -> str:
+        """The predictor name of `new` as a canary."""
+        return names.canary_name(self.new.digest)
+
+    @property
+    def project_file(self) -> Path:
+        """A project whose service this is."""
+        return self.write_project()
+
+    def write_project(self, **changes: Any) -> Path:
+        """Write the project; `changes` replace keys of its sections."""
+        document = yaml.safe_load((ROOT / "projects" / "telco.yaml").read_text(encoding="utf-8"))
+        document["name"] = document["rollout"]["service"] = self.name
+        document["source"]["uri"] = str(ROOT / "data" / "telco.csv")
+        document["training"] |= QUICK
+        document["evaluation"] |= {"bootstrap": 100}
+        for section, values in changes.items():
+            document[section] = {**document.get(section, {}), **values}
+        self._plans += 1
+        file = self.folder / f"project-{self._plans}.yaml"
+        file.write_text(yaml.safe_dump(document), encoding="utf-8")
+        load_project(file)
+        return file
+
+    def tenure(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the `tenure` command on this service."""
+        command = [str(Path(sys.executable).parent / "tenure"), *arguments]
+        answer = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**self.environment, "TENURE_PROJECT": str(self.project_file)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+        assert answer.returncode == 0 or not check, f"{command}\n{answer.stdout}\n{answer.stderr}"
+        return answer
+
+    # What there is to be served
+
+    def uri(self, digest: str) -> str:
+        return names.bundle_uri(self.settings.s3_bucket, digest)
+
+    def upload(self) -> None:
+        """Put both bundles into the store."""
+        for bundle in (self.old, self.new):
+            self.store.upload_directory(bundle.directory, self.uri(bundle.digest))
+
+    def build_entry(self, uri: str, percent: int, name: str) -> dict[str, Any]:
+        """Return an entry of `spec.canary`."""
+        model = {"name": "kserve-container", **_build_model(uri)}
+        return {"predictor": {"name": name, "minReplicas": 1, "model": model}, "trafficPercent": percent}
+
+    def set_up(self, percent: int | None = None) -> None:
+        """Have `old` serve as the stable model, and `new` as a canary if `percent` says so; nothing else.
+
+        Returns once the weights are in effect.
+        """
+        document = {
+            "metadata": {
+                "name": self.name,
+                "labels": {names.PROJECT_LABEL: self.name},
+                "annotations": {names.DEPLOYMENT_MODE: "Standard"},
+            },
+            "spec": {"predictor": {"minReplicas": 1, "model": _build_model(self.uri(self.old.digest))}},
+        }
+        if percent is not None:
+            entry = self.build_entry(self.uri(self.new.digest), percent, self.canary)
+            document["spec"]["canary"] = [entry]
+        found = self.services.inference.find(self.name)
+        if found is not None:
+            stable = found["spec"]["predictor"]
+            marks = set(found["metadata"].get("annotations") or {})
+            kept = "name" not in stable and stable["model"]["storageUri"] == self.uri(self.old.digest)
+            if not kept or marks != {names.DEPLOYMENT_MODE}:
+                self.remove()
+                found = None
+        if found is None:
+            self.services.inference.create(document)
+        else:
+            canary = document["spec"].get("canary")
+            self.services.inference.patch(self.name, {"spec": {"canary": canary}})
+        self.wait_for_weights({} if percent is None else {self.canary: percent})
+
+    def remove(self) -> None:
+        """Take the service away, and wait until its processes are gone too."""
+        if self.services.inference.find(self.name) is not None:
+            self.services.inference.delete(self.name)
+        poll(lambda: self.services.routes.find(self.name) is None, what="the route's deletion")
+        poll(lambda: not self.list_programs(), what="the end of the model servers")
+
+    def set_percent(self, percent: int) -> None:
+        """Change the canary's share, as anybody may, and wait until it is in effect."""
+        (entry,) = self.read()["spec"]["canary"]
+        self.services.inference.patch(self.name, {"spec": {"canary": [{**entry, "trafficPercent": percent}]}})
+        self.wait_for_weights({self.canary: percent})
+
+    # What is seen of it
+
+    def read(self) -> dict[str, Any]:
+        return self.services.inference.get(self.name)
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        return dict(get_condition(self.read(), kind) or {})
+
+    def annotations(self) -> dict[str, str]:
+        return dict(self.read()["metadata"].get("annotations") or {})
+
+    def read_weights(self) -> dict[str, int]:
+        """Return the weights by Service that the gateway has accepted; empty until it has."""
+        route = self.services.routes.find(self.name)
+        if route is None:
+            return {}
+        accepted = [
+            condition["status"] == "True"
+            and condition["observedGeneration"] == route["metadata"]["generation"]
+            for parent in route.get("status", {}).get("parents", ())
+            for condition in parent["conditions"]
+            if condition["type"] == "Accepted"
+        ]
+        if not accepted or not all(accepted):
+            return {}
+        backends = route["spec"]["rules"][-1]["backendRefs"]
+        return {backend["name"]: backend["weight"] for backend in backends}
+
+    def wait_for_weights(self, percents: dict[str, int], seconds: float = 60) -> None:
+        """Wait until the canaries have these shares, the stable model the rest, and all are ready."""
+
+        def look() -> bool:
+            service = self.read()
+            stable = names.service_name(self.name, service["spec"]["predictor"].get("name"))
+            wanted = {names.service_name(self.name, name): share for name, share in percents.items()}
+            wanted[stable] = 100 - sum(percents.values())
+            kinds = ["Ready", "CanaryPredictorReady"] if percents else ["Ready"]
+            ready = all((get_condition(service, kind) or {}).get("status") == "True" for kind in kinds)
+            observed = service.get("status", {}).get("observedGeneration") == service["metadata"]["generation"]
+            return ready and observed and self.read_weights() == wanted
+
+        poll(look, seconds, f"the weights {percents}")
+
+    def list_programs(self) -> dict[str, ProgramState]:
+        """Return the model servers of this service by name."""
+        return {
+            name: state for name, state in self.supervisor.list().items() if name.startswith(f"{self.name}-")
+        }
+
+    def find_program(self, predictor: str | None = None) -> ProgramState:
+        """Return the one model server of a predictor; None means the unnamed stable one."""
+        prefix = names.service_name(self.name, predictor) + "-"
+        (state,) = [state for name, state in self.list_programs().items() if name.startswith(prefix)]
+        return state
+
+    def find_pid(self, predictor: str | None = None) -> int:
+        """Return the process of a predictor."""
+        state = self.find_program(predictor)
+        assert state.state in ALIVE, state
+        assert state.pid is not None, state
+        return state.pid
+
+    def kill_program(self, name: str) -> int:
+        """Kill a program of the platform as the kernel's out-of-memory killer would; returns what its id was."""
+        state = self.supervisor.list()[name]
+        assert state.pid is not None, state
+        os.kill(state.pid, signal.SIGKILL)
+        return state.pid
+
+    def wait_for_restart(self, name: str, old: int, seconds: float = 30) -> int:
+        """Wait until the program runs as another process; returns its id."""
+
+        def look() -> int | None:
+            state = self.supervisor.list().get(name)
+            if state is None or state.state not in ALIVE or state.pid in (None, old):
+                return None
+            return state.pid
+
+        return int(poll(look, seconds, f"the restart of {name}"))
+
+    # Requests
+
+    @contextmanager
+    def load(self, rate: int = 300, connections: int = 8, customers: int = 0) -> Iterator[Load]:
+        """Ask the service steadily while the block runs; every answer is compared with the bundles' own."""
+        gateway = self.settings.gateway_url.rsplit(":", 1)
+        rows = self.old.probe()
+        columns = {column.name: [row[column.name] for row in rows] for column in self.old.contract.features}
+        plan = {
+            "host": gateway[0].removeprefix("http://"),
+            "port": int(gateway[1].rstrip("/")),
+            "name": names.hostname(self.name, "default", self.settings.ingress_domain),
+            "path": f"/v2/models/{self.name}/infer",
+            "bodies": [build_request([row], self.old.contract) for row in rows],
+            "expected": {
+                bundle.version: Scorer(bundle).score_columns(columns).tolist()
+                for bundle in (self.old, self.new)
+            },
+            "connections": connections,
+            "rate": rate,
+            "customers": customers,
+        }
+        self._plans += 1
+        file = self.folder / f"load-{self._plans}.json"
+        file.write_text(json.dumps(plan), encoding="utf-8")
+        process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("generator.py")), str(file)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            try:
+                load = Load(process)
+                load.pass_by(rate // 10)
+                yield load
+                load.stop()
+            except BaseException:
+                process.kill()
+                raise
+
+
+def _build_model(uri: str) -> dict[str, Any]:
+    return {"modelFormat": {"name": names.MODEL_FORMAT}, "protocolVersion": "v2", "storageUri": uri}
