@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import tempfile
 from pathlib import Path
@@ -21,7 +22,13 @@ logger = logging.getLogger("tenure.validate")
 
 
 def run(
-    project: str, digest: str, code_version: str, rows_path: str, bad_rows_path: str, profile_path: str
+    project: str,
+    digest: str,
+    code_version: str,
+    rows_path: str,
+    bad_rows_path: str,
+    profile_path: str,
+    counts_path: str,
 ) -> dict[str, float]:
     """Write the good rows in canonical types, the violations, and the profile.
 
@@ -33,13 +40,14 @@ def run(
         rows_path: Where the good rows go (Parquet).
         bad_rows_path: Where the violations go (Parquet: row, id, column, rule, value).
         profile_path: Where the profile goes (HTML).
+        counts_path: Where the counts go (JSON).
 
     Returns:
         Counts: rows, good_rows, bad_rows, violations, unlisted_categories.
 
     Raises:
         tenure.errors.ContractError: A column of the contract is missing.
-        tenure.errors.TooManyBadRowsError: More bad rows than the project allows; all three files are written.
+        tenure.errors.TooManyBadRowsError: More bad rows than the project allows; all files are written.
         clients.errors.IntegrityError: The stored snapshot is not what its name says.
     """
     check_code_version(code_version)
@@ -57,11 +65,14 @@ def run(
     write_snapshot(validated.bad, Path(bad_rows_path))
     Path(profile_path).write_text(render_profile(validated, settings.contract), encoding="utf-8")
     logger.info("%d of %d rows keep the contract", len(validated.good), validated.rows)
-    check_bad_fraction(validated, settings.validation.max_bad_fraction)
-    return {
+    counts = {
         "rows": validated.rows,
         "good_rows": len(validated.good),
         "bad_rows": validated.bad_rows,
         "violations": len(validated.bad),
         "unlisted_categories": sum(sum(found.values()) for found in validated.warnings.values()),
     }
+    # kfp keeps metrics as metadata, without a file; its local cache takes an artifact without a file for lost.
+    Path(counts_path).write_text(json.dumps(counts), encoding="utf-8")
+    check_bad_fraction(validated, settings.validation.max_bad_fraction)
+    return {name: float(count) for name, count in counts.items()}

@@ -50,7 +50,7 @@ def validate(
     """Check the snapshot against the contract and set bad rows aside."""
     from components import validate
 
-    found = validate.run(project, digest, code_version, rows.path, bad_rows.path, profile.path)
+    found = validate.run(project, digest, code_version, rows.path, bad_rows.path, profile.path, counts.path)
     for name, value in found.items():
         counts.log_metric(name, value)
 

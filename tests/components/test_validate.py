@@ -19,7 +19,7 @@ from tenure.version import compute_code_version
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[str]:
-    return [str(tmp_path / name) for name in ("rows", "bad", "profile.html")]
+    return [str(tmp_path / name) for name in ("rows", "bad", "profile.html", "counts.json")]
 
 
 def spoil(path: str, rows: int) -> None:
