@@ -49,19 +49,30 @@ class Recorder:
         self._seen[key] = state
 
     def _record_transition(self, model: str, transition: Mapping[str, str]) -> None:
-        digest, outcome = transition.get("digest"), transition["outcome"]
-        version = self._tracking.find_version(model, digest) if digest else None
-        if version is None or outcome not in RECORDED:
+        outcome = transition["outcome"]
+        if outcome not in RECORDED:
             return
-        tags = {"rollout": outcome, "rollout.at": transition["at"]}
-        self._tracking.tag_version(model, version.version, tags)
-        if outcome != "promoted":
-            self._drop_challenger(version)
+        for digest, tag in _list_tags(transition):
+            version = self._tracking.find_version(model, digest)
+            if version is None:
+                continue
+            tags = {"rollout": tag, "rollout.at": transition["at"]}
+            self._tracking.tag_version(model, version.version, tags)
+            if outcome != "promoted":
+                self._drop_challenger(version)
 
     def _drop_challenger(self, version: Version) -> None:
         challenger = self._tracking.find_alias(version.name, CHALLENGER)
         if challenger is not None and challenger.version == version.version:
             self._tracking.delete_alias(version.name, CHALLENGER)
+
+
+def _list_tags(transition: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the bundles that a transition is about, each with what became of it."""
+    outcome, digest, previous = (transition.get(key) for key in ("outcome", "digest", "previous"))
+    if outcome == "rolled_back" and digest and previous:  # the stable one had to go, and an earlier came back
+        return [(previous, "rolled_back"), (digest, "restored")]
+    return [(digest, str(outcome))] if digest else []
 
 
 def is_serving(service: Mapping[str, Any]) -> bool:

@@ -200,6 +200,8 @@ def test_rollback_of_a_promoted_version_brings_the_previous_bundle_back(
     assert document["metadata"]["annotations"]["tenure.dev/previous"].endswith(make.STABLE)
     assert last(services)["outcome"] == "rolled_back"
     assert versions.aliases["champion"] == "2"
+    assert versions.tags["1"]["rollout"] == "rolled_back"
+    assert versions.tags["2"]["rollout"] == "restored"
 
 
 def test_rollback_gives_up_on_a_bundle_that_never_becomes_ready(make):
