@@ -72,7 +72,7 @@ def run(
         "violations": len(validated.bad),
         "unlisted_categories": sum(sum(found.values()) for found in validated.warnings.values()),
     }
-    # kfp keeps metrics as metadata, without a file; its local cache takes an artifact without a file for lost.
+    # kfp keeps metrics as metadata only; its local cache takes an artifact without a file for lost.
     Path(counts_path).write_text(json.dumps(counts), encoding="utf-8")
     check_bad_fraction(validated, settings.validation.max_bad_fraction)
     return {name: float(count) for name, count in counts.items()}
