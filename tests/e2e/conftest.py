@@ -93,13 +93,19 @@ class Platform:
         return Tracking.connect(self.settings)
 
     def run(
-        self, *command: str, check: bool = True, timeout: float = 400, **changes: str
+        self,
+        *command: str,
+        check: bool = True,
+        timeout: float = 400,
+        stdin: str | None = None,
+        **changes: str,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command with the platform's environment; fails with its output."""
         answer = subprocess.run(
             command,
             cwd=ROOT,
             env={**self.environment, **changes},
+            input=stdin,
             capture_output=True,
             text=True,
             check=False,
