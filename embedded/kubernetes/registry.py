@@ -5,49 +5,31 @@ The HTTP routes and the controllers of this process work through one registry.
 
 from __future__ import annotations
 
-import hashlib
-import re
 import secrets
 import string
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from embedded.kubernetes import errors
 from embedded.kubernetes.admission import CHECKS, Surroundings
-from embedded.kubernetes.errors import ApiError, Cause
+from embedded.kubernetes.errors import Cause
+from embedded.kubernetes.events import DEFAULT_NAMESPACE
+from embedded.kubernetes.objects import (
+    SERVER_FIELDS,
+    check_metadata,
+    copy_object,
+    format_now,
+    merge_object,
+    prepare_object,
+)
 from embedded.kubernetes.resources import (
-    EVENTS,
     INFERENCE_SERVICES,
     NAMESPACES,
     RESOURCES,
     SERVING_RUNTIMES,
     Resource,
 )
-from embedded.kubernetes.schemas import DNS_LABEL
 from embedded.kubernetes.storage import Document, Storage
-
-DEFAULT_NAMESPACE = "default"
-EVENT_HOURS = 1
-_LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
-# Filled by the server; what clients send there is dropped.
-_SERVER_FIELDS = (
-    "uid",
-    "resourceVersion",
-    "generation",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "managedFields",
-    "selfLink",
-)
-
-
-def format_now() -> str:
-    """Return the time as Kubernetes writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Registry:
@@ -84,14 +66,14 @@ class Registry:
         Raises:
             ApiError: 404 for the namespace, 409 when the name is taken, 422 naming wrong fields.
         """
-        body = _prepare(resource, namespace, body)
+        body = prepare_object(resource, namespace, body)
         metadata = body["metadata"]
         if "name" not in metadata and metadata.get("generateName"):
             metadata["name"] = metadata["generateName"] + _make_suffix()
         name = metadata.get("name", "")
         if metadata.get("resourceVersion"):
             raise errors.bad_request("resourceVersion should not be set on objects to be created")
-        for field in _SERVER_FIELDS:
+        for field in SERVER_FIELDS:
             metadata.pop(field, None)
         with self.storage.transaction():
             if resource.namespaced and self.storage.get(NAMESPACES.key, "", namespace) is None:
@@ -137,7 +119,7 @@ class Registry:
         """
         with self.storage.transaction():
             old = self.get(resource, namespace, name)
-            wanted = _prepare(resource, namespace, edit(_copy(old)))
+            wanted = prepare_object(resource, namespace, edit(copy_object(old)))
             metadata, current = wanted["metadata"], old["metadata"]
             if metadata.setdefault("name", name) != name:
                 raise errors.bad_request(
@@ -154,7 +136,7 @@ class Registry:
                     f"Precondition failed: UID {metadata['uid']} is not that of the object ({current['uid']})"
                 )
                 raise errors.conflict(resource.group, resource.plural, name, why)
-            new = _merge(old, wanted, status)
+            new = merge_object(old, wanted, status)
             if new == old:
                 return old
             if not status:
@@ -217,61 +199,9 @@ class Registry:
                 return self.storage.put(resource.key, marked)
             return self._remove(resource, body, orphan)
 
-    def record_event(self, about: Document, kind: str, reason: str, message: str) -> None:
-        """Note something about an object, for `kubectl describe`; the same thing again only counts up.
-
-        Args:
-            about: The object.
-            kind: `Normal` or `Warning`.
-            reason: What happened, in one CamelCase word.
-            message: What happened, in a sentence.
-        """
-        metadata = about["metadata"]
-        namespace = metadata.get("namespace", DEFAULT_NAMESPACE)
-        text = "\0".join([metadata.get("uid", ""), kind, reason, message])
-        name = f"{metadata['name']}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-        now = format_now()
-        involved = {
-            "apiVersion": about["apiVersion"],
-            "kind": about["kind"],
-            "name": metadata["name"],
-            "namespace": namespace,
-            "uid": metadata.get("uid", ""),
-        }
-        with self.storage.transaction():
-            old = self.storage.get(EVENTS.key, namespace, name)
-            event = old or {
-                "apiVersion": "v1",
-                "kind": "Event",
-                "metadata": {
-                    "name": name,
-                    "namespace": namespace,
-                    "uid": str(uuid.uuid4()),
-                    "creationTimestamp": now,
-                },
-                "involvedObject": involved,
-                "reason": reason,
-                "message": message,
-                "type": kind,
-                "source": {"component": "tenure-reconciler"},
-                "reportingComponent": "tenure-reconciler",
-                "reportingInstance": "",
-                "firstTimestamp": now,
-                "count": 0,
-            }
-            self.storage.put(EVENTS.key, {**event, "lastTimestamp": now, "count": event["count"] + 1})
-
-    def forget_events(self) -> None:
-        """Drop the events that are older than an hour."""
-        limit = datetime.now(UTC) - timedelta(hours=EVENT_HOURS)
-        for event in self.storage.list_all(EVENTS.key)[0]:
-            if datetime.fromisoformat(event["lastTimestamp"]) < limit:
-                metadata = event["metadata"]
-                self.storage.delete(EVENTS.key, metadata["namespace"], metadata["name"])
-
     def _check(self, resource: Resource, body: Document, old: Document | None) -> None:
         name = body["metadata"].get("name", "")
-        causes = _check_metadata(body["metadata"])
+        causes = check_metadata(body["metadata"])
         check = CHECKS.get(resource.key)
         if check is not None:
             causes += check(body, old, self._look_around(resource, body["metadata"]))
@@ -351,91 +281,5 @@ class Registry:
             self.storage.put(SERVING_RUNTIMES.key, {**runtime, "metadata": {**metadata, **made}})
 
 
-def _prepare(resource: Resource, namespace: str, body: Any) -> Document:
-    """Return a copy of a client's object, without nulls, after the checks that need no schema."""
-    if not isinstance(body, dict):
-        raise errors.bad_request("the request's body is not a JSON object")
-    for field, expected in (("apiVersion", resource.api_version), ("kind", resource.kind)):
-        found = body.get(field, expected)
-        if found != expected:
-            raise errors.bad_request(f"{field} is {found!r}, but this path takes {expected!r}")
-    metadata = body.get("metadata", {})
-    if not isinstance(metadata, dict):
-        raise errors.bad_request("metadata is not an object")
-    if resource.namespaced and metadata.get("namespace") not in (None, "", namespace):
-        raise errors.bad_request(
-            f"the namespace of the object ({metadata['namespace']}) does not match the namespace on the "
-            f"request ({namespace})"
-        )
-    result: Document = _drop_nulls(body)
-    result["apiVersion"], result["kind"] = resource.api_version, resource.kind
-    result.setdefault("metadata", {})
-    if resource.namespaced:
-        result["metadata"]["namespace"] = namespace
-    return result
-
-
-def _merge(old: Document, wanted: Document, status: bool) -> Document:
-    """Return `old` with what `wanted` may change: only status, or all but status and server fields."""
-    if status:
-        new = dict(old)
-        if "status" in wanted:
-            new["status"] = wanted["status"]
-        else:
-            new.pop("status", None)
-        return new
-    new = dict(wanted)
-    new["metadata"] = {key: value for key, value in wanted["metadata"].items() if key not in _SERVER_FIELDS}
-    new["metadata"] |= {key: value for key, value in old["metadata"].items() if key in _SERVER_FIELDS}
-    if "status" in old:
-        new["status"] = old["status"]
-    else:
-        new.pop("status", None)
-    return new
-
-
-def _check_metadata(metadata: Document) -> list[Cause]:
-    """Check the name and the labels; the types are the schema's business."""
-    causes = []
-    name = metadata.get("name")
-    if not isinstance(name, str) or not name:
-        causes.append(Cause("metadata.name", "Required value: name or generateName", "FieldValueRequired"))
-    elif not re.fullmatch(DNS_LABEL, name) or len(name) > 63:
-        message = (
-            f"Invalid value: {name!r}: a name has up to 63 lower-case letters, digits and dashes, begins "
-            "with a letter and ends with a letter or digit"
-        )
-        causes.append(Cause("metadata.name", message))
-    labels = metadata.get("labels")
-    for key, value in labels.items() if isinstance(labels, dict) else ():
-        if not _LABEL_KEY.fullmatch(key) or not isinstance(value, str) or not _LABEL_VALUE.fullmatch(value):
-            message = (
-                f"Invalid value: {key}={value!r} is not a label (up to 63 letters, digits, '-', '_', '.')"
-            )
-            causes.append(Cause("metadata.labels", message))
-    annotations = metadata.get("annotations")
-    if isinstance(annotations, dict) and sum(len(str(text)) for text in annotations.values()) > 262144:
-        causes.append(
-            Cause("metadata.annotations", "Too long: must have at most 262144 bytes", "FieldValueTooLong")
-        )
-    return causes
-
-
-def _drop_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _drop_nulls(entry) for key, entry in value.items() if entry is not None}
-    if isinstance(value, list):
-        return [_drop_nulls(entry) for entry in value]
-    return value
-
-
-def _copy(body: Document) -> Document:
-    copied: Document = _drop_nulls(body)
-    return copied
-
-
 def _make_suffix() -> str:
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(5))
-
-
-__all__ = ["DEFAULT_NAMESPACE", "ApiError", "Registry", "format_now"]

@@ -9,23 +9,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from embedded.errors import EmbeddedError, SpecError
 from embedded.gateway import Service
 from embedded.home import Home
-from embedded.kubernetes.registry import Registry, format_now
+from embedded.kubernetes.events import forget_events
+from embedded.kubernetes.registry import Registry
 from embedded.kubernetes.resources import INFERENCE_SERVICES
 from embedded.kubernetes.storage import Change
-from embedded.ports import LOOPBACK, find_free_port, is_port_free
+from embedded.ports import find_free_port, is_port_free
 from embedded.reconciler.errors import ModelError
 from embedded.reconciler.models import ModelCache
 from embedded.reconciler.plan import Replica, Variant, make_program, plan_variants
 from embedded.reconciler.prober import Prober
+from embedded.reconciler.reporter import Reporter
 from embedded.reconciler.router import Router
-from embedded.reconciler.status import Failure, VariantState, build_status
+from embedded.reconciler.status import VariantState
+from embedded.reconciler.workshop import Workshop
 from embedded.supervisor import ALIVE, Program, ProgramState, State
 
 _LOG = logging.getLogger(__name__)
@@ -77,20 +79,15 @@ class Reconciler(threading.Thread):
         domain: str,
     ) -> None:
         super().__init__(name="reconciler", daemon=True)
-        self._home = home
         self._registry = registry
         self._supervisor = supervisor
         self._models = models
         self._router = router
-        self._domain = domain
         self._woken = threading.Event()
         self._ended = threading.Event()
         self._prober = Prober(self._woken.set)
-        self._pool = ThreadPoolExecutor(4, thread_name_prefix="work")
-        self._tasks: dict[str, Future[None]] = {}
-        self._failures: dict[str, Failure] = {}
-        self._attempts: dict[str, tuple[int, float]] = {}
-        self._restarts: dict[str, int] = {}
+        self._workshop = Workshop(self._woken.set)
+        self._reporter = Reporter(home, registry, domain)
         self._checked: dict[str, float] = {}
         self._notes_lock = threading.Lock()
         self._replicas = {
@@ -136,7 +133,7 @@ class Reconciler(threading.Thread):
         self._router.end()
         if self._prober.is_alive():
             self._prober.end()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._workshop.end()
 
     def reconcile(self) -> None:
         """Take every process one step nearer to what is wanted.
@@ -146,7 +143,8 @@ class Reconciler(threading.Thread):
         """
         bodies, _ = self._registry.storage.list_all(INFERENCE_SERVICES.key)
         # In this order: what a finished task has started must be among the states.
-        self._collect_tasks()
+        for name, error in self._workshop.collect().items():
+            self._note_failure(name, error)
         states = self._supervisor.list()
         if not self._adopted:
             # Before anything is published: Envoy must not lose the processes that outlived the reconciler.
@@ -157,12 +155,12 @@ class Reconciler(threading.Thread):
         wanted: set[str] = set()
         for body in bodies:
             try:
-                variants = plan_variants(body, self._registry.runtimes)
+                planned = plan_variants(body, self._registry.runtimes)
             except SpecError as error:
-                self._report_spec(body, error)
+                self._reporter.write_refusal(body, error)
                 wanted |= {replica.program for replica in self._list_replicas() if _belongs(replica, body)}
                 continue
-            plans.append((body, [self._advance(variant, states, wanted) for variant in variants]))
+            plans.append((body, [self._advance(variant, states, wanted) for variant in planned]))
         services = self._find_services(plans, states, wanted)
         for key, service in self._services.items():
             if any(replica.key == key and replica.program in wanted for replica in self._list_replicas()):
@@ -171,7 +169,10 @@ class Reconciler(threading.Thread):
         self._watch(states)
         self._router.set_services(services)
         self._remove_others(wanted)
-        self._write_statuses(plans)
+        for body, variants in plans:
+            for state in variants:
+                state.routed = self._router.knows(state.serving)
+            self._reporter.write_status(body, variants, self._router.problem)
         self._keep_house()
 
     def _advance(self, variant: Variant, states: States, wanted: set[str]) -> VariantState:
@@ -187,23 +188,24 @@ class Reconciler(threading.Thread):
             if replica is None:
                 replica = self._assign(variant, name)
             if not replica.directory:
-                self._submit(name, self._fetch, variant, replica)
+                self._workshop.submit(name, self._fetch, variant, replica)
             elif known is None or known.state not in (*ALIVE, State.BACKOFF, State.STOPPING):
-                if self._is_free(name):
-                    self._submit(name, self._launch, variant, self._move_if_taken(replica))
+                if self._workshop.is_free(name):
+                    self._workshop.submit(name, self._launch, variant, self._move_if_taken(replica))
             elif known.state is State.BACKOFF:
                 self._recheck(variant, replica)
             state.fetched |= bool(replica.directory)
             if known is not None:
-                self._note_restarts(replica, known, state)
+                self._reporter.note_restarts(replica, known)
+                state.restarts += known.restarts
                 state.alive += known.state in ALIVE
                 if name in ready and known.state in ALIVE:
                     endpoints.append(replica.endpoint)
-            failure = self._failures.get(name)
+            failure = self._reporter.find_failure(name)
             if failure is not None and name not in ready:
                 state.failure = failure
             elif name in ready:
-                self._failures.pop(name, None)
+                self._reporter.clear(name)
         state.ready = tuple(sorted(endpoints))
         return state
 
@@ -240,7 +242,7 @@ class Reconciler(threading.Thread):
             if replica.program in wanted:
                 continue
             if self._router.seconds_without(replica.endpoint) >= DRAIN_SECONDS:
-                self._submit(replica.program, self._end_replica, replica)
+                self._workshop.submit(replica.program, self._end_replica, replica)
 
     def _watch(self, states: States) -> None:
         """Have the processes that live asked whether they are ready."""
@@ -290,8 +292,9 @@ class Reconciler(threading.Thread):
         with self._notes_lock:
             self._registry.storage.write_note(_AREA, replica.program, None)
             self._replicas.pop(replica.program, None)
-        for known in (self._failures, self._attempts, self._restarts, self._checked):
-            known.pop(replica.program, None)
+        self._workshop.forget(replica.program)
+        self._reporter.forget(replica.program)
+        self._checked.pop(replica.program, None)
         _LOG.info("stopped %s", replica.program)
 
     def _recheck(self, variant: Variant, replica: Replica) -> None:
@@ -299,132 +302,28 @@ class Reconciler(threading.Thread):
         now = time.monotonic()
         if now - self._checked.setdefault(replica.program, now) > _RECHECK_SECONDS:
             self._checked[replica.program] = now
-            self._submit(replica.program, self._fetch, variant, replica)
+            self._workshop.submit(replica.program, self._fetch, variant, replica)
 
     def _note(self, replica: Replica) -> None:
         with self._notes_lock:
             self._registry.storage.write_note(_AREA, replica.program, replica.model_dump())
             self._replicas[replica.program] = replica
 
-    def _is_free(self, name: str) -> bool:
-        """Return whether nothing is being done to a process, and nothing failed a moment ago."""
-        _, not_before = self._attempts.get(name, (0, 0.0))
-        return name not in self._tasks and time.monotonic() >= not_before
-
-    def _submit(self, name: str, work: Callable[..., None], *arguments: object) -> None:
-        """Do slow work on a process beside the loop: one thing at a time, after failures ever more rarely."""
-        if not self._is_free(name) or self._ended.is_set():
-            return
-        task = self._pool.submit(work, *arguments)
-        self._tasks[name] = task
-        task.add_done_callback(lambda _: self._woken.set())
-
-    def _collect_tasks(self) -> None:
-        for name, task in list(self._tasks.items()):
-            if not task.done():
-                continue
-            del self._tasks[name]
-            error = task.exception()
-            if error is None:
-                self._attempts.pop(name, None)
-                continue
-            if not isinstance(error, EmbeddedError | OSError):
-                raise error
-            count = self._attempts.get(name, (0, 0.0))[0] + 1
-            self._attempts[name] = (count, time.monotonic() + min(2.0**count, 30.0))
+    def _note_failure(self, name: str, error: EmbeddedError | OSError) -> None:
+        """Have it told why work on a process failed; it is tried again later."""
+        with self._notes_lock:
+            replica = self._replicas.get(name)
+        if replica is not None:
             reason = "ModelLoadFailed" if isinstance(error, ModelError) else "StartFailed"
-            self._fail(name, reason, str(error))
-
-    def _fail(self, name: str, reason: str, message: str) -> None:
-        """Keep why a process does not work, and tell those who ask `kubectl describe`."""
-        old = self._failures.get(name)
-        since = (
-            old.time if old is not None and (old.reason, old.message) == (reason, message) else format_now()
-        )
-        self._failures[name] = Failure(reason, message, since)
-        replica = self._replicas.get(name)
-        if replica is None:
-            return
-        body = self._registry.storage.get(INFERENCE_SERVICES.key, replica.namespace, replica.owner)
-        if body is not None:
-            self._registry.record_event(body, "Warning", reason, message)
-        _LOG.warning("%s: %s: %s", name, reason, message)
-
-    def _note_restarts(self, replica: Replica, known: ProgramState, state: VariantState) -> None:
-        """Say in status and events when a process ended and was started again."""
-        name = replica.program
-        state.restarts += known.restarts
-        before = self._restarts.get(name)
-        self._restarts[name] = known.restarts
-        if known.state is State.BACKOFF or (before is not None and known.restarts > before):
-            line = self._read_last_line(name)
-            message = f"{name} ended by itself; log: {self._home.log_file(name)} (`tenure logs {name}`)"
-            if line:
-                message += f"; its last line: {line}"
-            reason = "CrashLoopBackOff" if known.state is State.BACKOFF else "Restarted"
-            if before is None or known.restarts > before or name not in self._failures:
-                self._fail(name, reason, message)
-
-    def _read_last_line(self, name: str) -> str:
-        """Return the last line of a process's log, shortened."""
-        try:
-            with self._home.log_file(name).open("rb") as file:
-                file.seek(0, 2)
-                file.seek(max(0, file.tell() - 4096))
-                lines = file.read().decode("utf-8", "replace").splitlines()
-        except FileNotFoundError:
-            return ""
-        written = [line.strip() for line in lines if line.strip()]
-        return written[-1][:300] if written else ""
-
-    def _write_statuses(self, plans: list[tuple[Document, list[VariantState]]]) -> None:
-        url = f"http://{LOOPBACK}:{self._home.state.ports.gateway}"
-        for body, variants in plans:
-            metadata = body["metadata"]
-            for state in variants:
-                state.routed = self._router.knows(state.serving)
-            status = build_status(body, variants, self._domain, url, self._router.problem)
-            if self._registry.set_status(INFERENCE_SERVICES, metadata["namespace"], metadata["name"], status):
-                self._tell_changes(body, status)
-
-    def _tell_changes(self, body: Document, status: Document) -> None:
-        """Record an event for each condition that became another one."""
-        before = {
-            condition["type"]: condition["status"]
-            for condition in (body.get("status") or {}).get("conditions", [])
-        }
-        for condition in status["conditions"]:
-            kind = condition["type"]
-            if condition["status"] == "True" and before.get(kind) != "True":
-                self._registry.record_event(body, "Normal", kind, f"{kind} is True")
-            elif condition["status"] != "True" and before.get(kind) == "True":
-                self._registry.record_event(
-                    body, "Warning", kind.replace("Ready", "NotReady"), condition.get("message", "")
-                )
-
-    def _report_spec(self, body: Document, error: SpecError) -> None:
-        metadata, old = body["metadata"], body.get("status") or {}
-        condition = {
-            "type": "Ready",
-            "status": "False",
-            "reason": "InvalidSpec",
-            "message": str(error),
-            "lastTransitionTime": format_now(),
-        }
-        for existing in old.get("conditions", []):
-            if existing["type"] == "Ready" and existing["status"] == "False":
-                condition["lastTransitionTime"] = existing["lastTransitionTime"]
-        others = [entry for entry in old.get("conditions", []) if entry["type"] != "Ready"]
-        status = {**old, "conditions": [*others, condition], "observedGeneration": metadata["generation"]}
-        self._registry.set_status(INFERENCE_SERVICES, metadata["namespace"], metadata["name"], status)
+            self._reporter.fail(replica, reason, str(error))
 
     def _keep_house(self) -> None:
         """Forget old events and models that no process has."""
         now = time.monotonic()
-        if now - self._housekept < _HOUSEKEEPING_SECONDS or self._tasks:
+        if now - self._housekept < _HOUSEKEEPING_SECONDS or not self._workshop.is_idle:
             return
         self._housekept = now
-        self._registry.forget_events()
+        forget_events(self._registry.storage)
         self._models.forget(replica.directory for replica in self._list_replicas() if replica.directory)
 
     def _notice(self, change: Change) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from embedded.gateway import Endpoint, Gateway, GatewayError, Routing, Service
 from embedded.gateway.routing import GATEWAY, is_our_gateway
-from embedded.kubernetes.registry import Registry, format_now
+from embedded.kubernetes.objects import format_now
+from embedded.kubernetes.registry import Registry
 from embedded.kubernetes.resources import HTTP_ROUTES, INFERENCE_SERVICES
 from embedded.kubernetes.storage import Change
 

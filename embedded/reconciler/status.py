@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedded.gateway import Endpoint
-from embedded.kubernetes.registry import format_now
+from embedded.kubernetes.objects import format_now
 from embedded.ports import LOOPBACK
 from embedded.reconciler.plan import Variant
 

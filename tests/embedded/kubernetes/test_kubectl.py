@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from embedded.kubernetes.events import record_event
+
 from .conftest import Api, make_canary, make_route, make_service
 
 SYSTEM = "/usr/bin/kubectl"
@@ -79,7 +81,7 @@ def test_patch_annotate_label_describe(kubectl, api: Api):
     assert body["spec"]["predictor"]["minReplicas"] == 3
     assert body["metadata"]["annotations"]["tenure.dev/promote"] == "true"
     assert body["metadata"]["generation"] == 3, "annotations and labels leave the generation alone"
-    api.registry.record_event(body, "Warning", "ModelLoadFailed", "the store has no such bundle")
+    record_event(api.registry.storage, body, "Warning", "ModelLoadFailed", "the store has no such bundle")
     text = kubectl("describe", "isvc", "telco").stdout
     assert "Min Replicas:" in text
     assert "ModelLoadFailed" in text
