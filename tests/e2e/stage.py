@@ -300,6 +300,11 @@ class Stage:
 
         poll(look, seconds, f"the weights {percents}")
 
+    @staticmethod
+    def wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+        """Return the first true value of the condition."""
+        return poll(condition, seconds)
+
     def list_programs(self) -> dict[str, ProgramState]:
         """Return the model servers of this service by name."""
         return {

@@ -1,0 +1,153 @@
+"""Changing who serves, under steady load: no request fails, none is answered wrongly."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from clients import names
+
+# How long a changed weight may take to reach every worker of the gateway, beyond the route's acceptance.
+SETTLE = 0.3
+
+
+def check_share(report: Any, version: str, percent: int, start: float, end: float) -> None:
+    """The share must lie within five standard deviations of what the weight asks for."""
+    share, answers = report.share(version, start, end)
+    wanted = percent / 100
+    slack = 5 * math.sqrt(wanted * (1 - wanted) / answers) + 1 / answers
+    assert abs(share - wanted) <= slack, f"{share:.3f} of {answers} answers at {percent} %"
+
+
+def test_shares_follow_the_weights(stage: Any, record_property: Callable[..., None]) -> None:
+    stage.set_up(percent=0)
+    windows = []
+    with stage.load(rate=600) as load:
+        for percent in (10, 50, 90, 25, 0):
+            stage.set_percent(percent)
+            # A window is counted from what was asked after the weights had settled.
+            settled = time.monotonic() + SETTLE
+            load.pass_by(int(600 * SETTLE) + 700)
+            windows.append((percent, settled, time.monotonic()))
+    report = load.stop()
+    assert not report.failures, report.explain()
+    for percent, start, end in windows:
+        check_share(report, stage.new.version, percent, start, end)
+    shares = {percent: round(report.share(stage.new.version, *times)[0], 3) for percent, *times in windows}
+    record_property("requests", len(report.answers))
+    record_property("shares", shares)
+
+
+def test_customers_keep_their_side_while_the_canary_grows(stage: Any) -> None:
+    customers = 400
+    stage.set_up(percent=0)
+    windows = []
+    with stage.load(rate=600, customers=customers) as load:
+        for percent in (5, 10, 25, 50):
+            stage.set_percent(percent)
+            settled = time.monotonic() + SETTLE
+            load.pass_by(int(600 * SETTLE) + 3 * customers)
+            windows.append((percent, settled, time.monotonic()))
+    report = load.stop()
+    assert not report.failures, report.explain()
+    met = 0
+    histories = report.histories()
+    assert len(histories) == customers
+    for customer, history in histories.items():
+        versions = [version for _, version in history]
+        if stage.new.version in versions:
+            met += 1
+            first = versions.index(stage.new.version)
+            assert set(versions[first:]) == {stage.new.version}, f"customer {customer} went back"
+    # By now half of the customers, each of them wholly on one side.
+    share = met / customers
+    assert abs(share - 0.5) <= 5 * math.sqrt(0.25 / customers), f"{met} of {customers} met the canary"
+    for percent, start, end in windows:
+        for customer, history in histories.items():
+            sides = {version for at, version in history if start <= at < end}
+            assert len(sides) <= 1, f"at {percent} %, customer {customer} met both"
+
+
+def test_promotion_restarts_nothing_and_loses_nothing(
+    stage: Any, record_property: Callable[..., None]
+) -> None:
+    stage.set_up(percent=20)
+    pid = stage.find_pid(stage.canary)
+    with stage.load(rate=400) as load:
+        load.pass_by(200)
+        asked = time.monotonic()
+        stage.tenure("rollout", "promote")
+        carried_out = time.monotonic()
+        stage.wait_for_weights({})
+        # The old model's process has gone while the load went on.
+        old = names.service_name(stage.name, None) + "-"
+        stage.wait_until(lambda: not any(name.startswith(old) for name in stage.list_programs()))
+        load.pass_by(200)
+        after = time.monotonic()
+        load.pass_by(400)
+    report = load.stop()
+    assert not report.failures, report.explain()
+    assert set(report.count(start=after)) == {stage.new.version}
+    assert stage.find_pid(stage.canary) == pid
+    assert stage.find_program(stage.canary).restarts == 0
+    service = stage.read()
+    assert service["spec"]["predictor"]["name"] == stage.canary
+    assert service["spec"]["predictor"]["model"]["storageUri"] == stage.uri(stage.new.digest)
+    assert not service["spec"].get("canary")
+    assert carried_out - asked < 15
+    record_property("requests", len(report.answers))
+
+
+def test_rolling_a_promoted_version_back_loses_nothing(stage: Any) -> None:
+    if stage.read()["spec"]["predictor"].get("name") != stage.canary:
+        stage.set_up(percent=20)
+        stage.tenure("rollout", "promote")
+    with stage.load(rate=400) as load:
+        load.pass_by(200)
+        stage.tenure("rollout", "rollback")
+        stage.wait_for_weights({})
+        load.pass_by(200)
+        after = time.monotonic()
+        load.pass_by(400)
+    report = load.stop()
+    assert not report.failures, report.explain()
+    assert set(report.count(start=after)) == {stage.old.version}
+    assert stage.read()["spec"]["predictor"]["model"]["storageUri"] == stage.uri(stage.old.digest)
+    transition = json.loads(stage.annotations()[names.TRANSITION])
+    assert (transition["outcome"], transition["digest"]) == ("rolled_back", stage.old.digest)
+
+
+def test_rolling_a_canary_back_loses_nothing(stage: Any) -> None:
+    stage.set_up(percent=50)
+    pid = stage.find_pid()
+    with stage.load(rate=400) as load:
+        load.pass_by(200)
+        stage.tenure("rollout", "rollback")
+        stage.wait_for_weights({})
+        load.pass_by(200)
+        after = time.monotonic()
+        load.pass_by(400)
+    report = load.stop()
+    assert not report.failures, report.explain()
+    assert stage.new.version in report.count()
+    assert set(report.count(start=after)) == {stage.old.version}
+    assert stage.find_pid() == pid
+    assert not stage.read()["spec"].get("canary")
+
+
+@pytest.mark.parametrize("percent", [100, 0])
+def test_a_canary_of_any_share_may_be_replaced(stage: Any, percent: int) -> None:
+    """Taking a canary out of the specification by hand, in one step, loses nothing either."""
+    stage.set_up(percent=percent)
+    with stage.load(rate=400) as load:
+        load.pass_by(200)
+        stage.services.inference.patch(stage.name, {"spec": {"canary": None}})
+        stage.wait_for_weights({})
+        load.pass_by(800)
+    report = load.stop()
+    assert not report.failures, report.explain()
