@@ -16,9 +16,10 @@ from embedded.errors import EmbeddedError, StartError
 from embedded.home import Home
 from embedded.leftovers import end_leftovers
 from embedded.logs import read_tail
+from embedded.program import ALIVE, ProgramState, State
 from embedded.services import MODEL_STAGE, Service, make_services
 from embedded.storage import remove_sockets
-from embedded.supervisor import ALIVE, ProgramState, State, Supervisor
+from embedded.supervisor import Supervisor
 
 _START_SECONDS = 90.0
 _POLL_SECONDS = 0.05

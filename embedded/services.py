@@ -13,8 +13,8 @@ from embedded.gateway import Gateway
 from embedded.home import HOME_VARIABLE, Home
 from embedded.ports import LOOPBACK
 from embedded.probes import Probe, make_http_probe
+from embedded.program import Program
 from embedded.storage import make_store, write_identities
-from embedded.supervisor import Program
 from embedded.tracking import make_tracking
 
 CHECKOUT = Path(__file__).resolve().parent.parent

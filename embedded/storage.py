@@ -10,7 +10,7 @@ from pathlib import Path
 from embedded.errors import EmbeddedError
 from embedded.home import Home, Ports, write_private
 from embedded.ports import LOOPBACK
-from embedded.supervisor import Program
+from embedded.program import Program
 
 _DATA = "data"
 _IDENTITIES = "identities.json"

@@ -14,7 +14,7 @@ import warnings
 
 from embedded.home import HOME_VARIABLE, Home
 from embedded.ports import LOOPBACK
-from embedded.supervisor import Program
+from embedded.program import Program
 
 
 def make_tracking(home: Home) -> Program:

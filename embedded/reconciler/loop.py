@@ -20,6 +20,7 @@ from embedded.kubernetes.registry import Registry
 from embedded.kubernetes.resources import INFERENCE_SERVICES
 from embedded.kubernetes.storage import Change
 from embedded.ports import find_free_port, is_port_free
+from embedded.program import ALIVE, Program, ProgramState, State
 from embedded.reconciler.errors import ModelError
 from embedded.reconciler.models import ModelCache
 from embedded.reconciler.plan import Replica, Variant, make_program, plan_variants
@@ -28,7 +29,6 @@ from embedded.reconciler.reporter import Reporter
 from embedded.reconciler.router import Router
 from embedded.reconciler.status import VariantState
 from embedded.reconciler.workshop import Workshop
-from embedded.supervisor import ALIVE, Program, ProgramState, State
 
 _LOG = logging.getLogger(__name__)
 

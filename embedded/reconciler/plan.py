@@ -17,7 +17,7 @@ from embedded.errors import SpecError
 from embedded.gateway import Endpoint
 from embedded.kubernetes.admission import CONTAINER, find_runtime, service_name
 from embedded.ports import LOOPBACK
-from embedded.supervisor import Program
+from embedded.program import Program
 
 Document = dict[str, Any]
 

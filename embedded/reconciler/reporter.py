@@ -13,9 +13,9 @@ from embedded.kubernetes.objects import format_now
 from embedded.kubernetes.registry import Registry
 from embedded.kubernetes.resources import INFERENCE_SERVICES
 from embedded.ports import LOOPBACK
+from embedded.program import ProgramState, State
 from embedded.reconciler.plan import Replica
 from embedded.reconciler.status import Failure, VariantState, build_status
-from embedded.supervisor import ProgramState, State
 
 _LOG = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ import pytest
 
 from embedded.home import Home
 from embedded.leftovers import end_leftovers
-from embedded.supervisor import Program, Supervisor
+from embedded.program import Program
+from embedded.supervisor import Supervisor
 
 SLEEPER = "import time; time.sleep(600)"
 

@@ -18,9 +18,10 @@ from embedded.leftovers import find_leftovers
 from embedded.platform import Platform, ServiceStatus
 from embedded.ports import LOOPBACK, is_port_open
 from embedded.probes import make_http_probe
+from embedded.program import Program, State
 from embedded.services import Service, ensure_bucket, make_services
 from embedded.storage import make_store, write_identities
-from embedded.supervisor import Program, State, Supervisor
+from embedded.supervisor import Supervisor
 from embedded.tracking import make_tracking
 
 Wait = Callable[..., None]

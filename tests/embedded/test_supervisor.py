@@ -12,7 +12,8 @@ import pytest
 from embedded.errors import EmbeddedError, StartError
 from embedded.home import PLATFORM_VARIABLE, Home
 from embedded.leftovers import end_leftovers, find_leftovers
-from embedded.supervisor import ALIVE, Program, State, Supervisor, SupervisorError
+from embedded.program import ALIVE, Program, State
+from embedded.supervisor import Supervisor, SupervisorError
 
 Make = Callable[..., Program]
 Wait = Callable[..., None]
