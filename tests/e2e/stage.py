@@ -24,7 +24,8 @@ from clients.services import Services, get_condition
 from clients.settings import Settings
 from clients.store import Store
 from embedded.home import Home
-from embedded.supervisor import ALIVE, ProgramState, Supervisor
+from embedded.program import ALIVE, ProgramState
+from embedded.supervisor import Supervisor
 from tenure.bundle import Bundle, load_bundle, write_bundle
 from tenure.partition import Part, assign_parts
 from tenure.project import Project, load_project
@@ -159,6 +160,12 @@ class Stage:
         return Supervisor(Home.open(self.home))
 
     @property
+    def stable(self) -> str | None:
+        """The stable predictor's name, once it has one."""
+        name: str | None = self.read()["spec"]["predictor"].get("name")
+        return name
+
+    @property
     def canary(self) -> str:
         """The predictor name of `new` as a canary."""
         return names.canary_name(self.new.digest)
@@ -208,17 +215,36 @@ class Stage:
         for bundle in (self.old, self.new):
             self.store.upload_directory(bundle.directory, self.uri(bundle.digest))
 
-    def build_entry(self, uri: str, percent: int, name: str) -> dict[str, Any]:
+    def build_entry(self, uri: str, percent: int) -> dict[str, Any]:
         """Return an entry of `spec.canary`."""
+        name = names.canary_name(names.digest_of(uri))
         model = {"name": "kserve-container", **_build_model(uri)}
         return {"predictor": {"name": name, "minReplicas": 1, "model": model}, "trafficPercent": percent}
 
     def set_up(self, percent: int | None = None) -> None:
         """Have `old` serve as the stable model, and `new` as a canary if `percent` says so; nothing else.
 
-        Returns once the weights are in effect.
+        Where `new` has become the stable one, the two exchange their names, for that costs no start. Returns
+        once the weights are in effect.
         """
-        document = {
+        found = self.services.inference.find(self.name)
+        if found is None:
+            self.services.inference.create(self._build_service())
+        elif self._stable_uri(found) == self.uri(self.new.digest):
+            self.old, self.new = self.new, self.old
+        elif self._stable_uri(found) != self.uri(self.old.digest):
+            self.remove()
+            self.services.inference.create(self._build_service())
+        canary = None if percent is None else [self.build_entry(self.uri(self.new.digest), percent)]
+        found = self.read()
+        marks = dict.fromkeys(found["metadata"]["annotations"])
+        marks.pop(names.DEPLOYMENT_MODE)
+        patch = {"metadata": {"annotations": marks}, "spec": {"canary": canary}}
+        self.services.inference.patch(self.name, patch)
+        self.wait_for_weights({} if percent is None else {self.canary: percent})
+
+    def _build_service(self) -> dict[str, Any]:
+        return {
             "metadata": {
                 "name": self.name,
                 "labels": {names.PROJECT_LABEL: self.name},
@@ -226,23 +252,10 @@ class Stage:
             },
             "spec": {"predictor": {"minReplicas": 1, "model": _build_model(self.uri(self.old.digest))}},
         }
-        if percent is not None:
-            entry = self.build_entry(self.uri(self.new.digest), percent, self.canary)
-            document["spec"]["canary"] = [entry]
-        found = self.services.inference.find(self.name)
-        if found is not None:
-            stable = found["spec"]["predictor"]
-            marks = set(found["metadata"].get("annotations") or {})
-            kept = "name" not in stable and stable["model"]["storageUri"] == self.uri(self.old.digest)
-            if not kept or marks != {names.DEPLOYMENT_MODE}:
-                self.remove()
-                found = None
-        if found is None:
-            self.services.inference.create(document)
-        else:
-            canary = document["spec"].get("canary")
-            self.services.inference.patch(self.name, {"spec": {"canary": canary}})
-        self.wait_for_weights({} if percent is None else {self.canary: percent})
+
+    @staticmethod
+    def _stable_uri(service: dict[str, Any]) -> str:
+        return str(service["spec"]["predictor"]["model"]["storageUri"])
 
     def remove(self) -> None:
         """Take the service away, and wait until its processes are gone too."""
@@ -312,7 +325,8 @@ class Stage:
         }
 
     def find_program(self, predictor: str | None = None) -> ProgramState:
-        """Return the one model server of a predictor; None means the unnamed stable one."""
+        """Return the one model server of a predictor; by default the stable one."""
+        predictor = predictor or self.stable
         prefix = names.service_name(self.name, predictor) + "-"
         (state,) = [state for name, state in self.list_programs().items() if name.startswith(prefix)]
         return state
