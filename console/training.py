@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from clients.runs import Run, Runs
 from clients.settings import load_settings
@@ -21,6 +23,9 @@ PIPELINE = Path(__file__).resolve().parent.parent / "pipelines" / "training.yaml
 """The compiled pipeline that comes with this package."""
 
 _LOG_LINES = 30
+_FAILED_RULE = re.compile(r"\]: FAILED (.+)$", re.MULTILINE)
+"""How the gate's log tells a rule that was not kept."""
+
 _QUIET = ("PENDING", "RUNTIME_STATE_UNSPECIFIED")
 
 
@@ -38,8 +43,8 @@ def run(
 ) -> None:
     """Train, judge, and roll out if the gate approves: one run of the pipeline.
 
-    A rejected challenger is a successful run: the exit code is 0 and the gate's reasons are shown in MLflow
-    and in the run. It is 1 when a step fails; the stable model then serves on untouched.
+    A rejected challenger is a successful run: the exit code is 0 and the gate's reasons are shown here, in
+    MLflow and in the run. It is 1 when a step fails; the stable model then serves on untouched.
     """
     plan = load_project(project)
     runs = Runs.connect(load_settings())
@@ -51,8 +56,13 @@ def run(
             display.out.print(run_id)
         return
     finished = follow_run(runs, run_id, timeout=timeout)
+    reasons = read_rejection(runs, finished)
     if as_json:
-        display.print_json(describe_run(finished))
+        display.print_json({**describe_run(finished), "rejected": reasons})
+    elif reasons:
+        display.out.print(Text("the gate said no, so nothing was rolled out:", "bold"))
+        for reason in reasons:
+            display.out.print(Text("  ✗ ", "red") + Text(reason))
     check_run(runs, finished)
 
 
@@ -107,6 +117,15 @@ def check_run(runs: Runs, run: Run) -> None:
         lines += [f"the last lines of step {failed.name}:", *(f"  {line}" for line in log[-_LOG_LINES:])]
         lines.append(f"all of it: tenure logs {run.id} {failed.name}")
     raise ConsoleError("\n".join(lines), FAILED)
+
+
+def read_rejection(runs: Runs, run: Run) -> list[str]:
+    """Return the gate's reasons for its no, as `rule: text`; empty when it said yes or was not reached."""
+    states = {step.name: step.state for step in run.steps}
+    rolled_out = states.get("rollout", "SKIPPED") != "SKIPPED"
+    if not run.succeeded or "gate" not in states or rolled_out:
+        return []
+    return _FAILED_RULE.findall(runs.log(run.id, "gate"))
 
 
 def describe_run(run: Run) -> dict[str, Any]:

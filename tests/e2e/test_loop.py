@@ -110,6 +110,7 @@ def test_first_run_makes_the_stable_model(loop: Any, client: InferenceClient, he
     run = loop.train(4200)
     assert run["state"] == "SUCCEEDED"
     assert read_states(run) == dict.fromkeys(STEPS, "SUCCEEDED")
+    assert run["rejected"] == []
     service = loop.read_service()
     digest = read_stable(loop)
     assert service["metadata"]["labels"][names.PROJECT_LABEL] == SERVICE
@@ -221,6 +222,7 @@ def test_rejected_challenger_changes_nothing(loop: Any) -> None:
     assert run["state"] == "SUCCEEDED"
     assert read_states(run) == {**dict.fromkeys(STEPS, "SUCCEEDED"), "rollout": "SKIPPED"}
 
+    assert any("roc_auc" in reason and "0.99" in reason for reason in run["rejected"])
     study = find_study(loop)
     assert study.data.tags["gate"] == "rejected"
     assert "0.99" in study.data.tags["gate.reasons"]
