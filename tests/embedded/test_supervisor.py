@@ -244,7 +244,7 @@ def test_launching_twice_starts_one(supervisor: Supervisor) -> None:
 
 
 def test_a_broken_start_quotes_supervisord(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Supervisor, "_render_config", lambda *_: "[supervisord]\nloglevel = loudest\n")
+    monkeypatch.setattr("embedded.supervisor.render_config", lambda *_: "[supervisord]\nloglevel = loudest\n")
     with pytest.raises(StartError, match="loudest"):
         Supervisor(home).launch()
 
