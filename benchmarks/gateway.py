@@ -1,10 +1,10 @@
-"""One-row V2 predictions straight at the predictor and through Envoy, which splits to a canary and falls back.
+"""One-row V2 predictions straight at the predictor, and through Envoy, which splits and falls back.
 
     python benchmarks/gateway.py [--seconds 3] [--rounds 3]
 
-Both ways are taken in turns in every round with the same client, a keep-alive connection on asyncio streams. The
-model is that of projects/telco.yaml (with two trials: the number of trees hardly matters here); the canary is the
-same project on fewer rows and gets 20 %. Latencies depend on the machine; trust the ratios.
+Both ways are taken in turns in every round with the same client, keep-alive connections on asyncio streams.
+The stable model is that of projects/telco.yaml on fewer rows, with two trials (the number of trees hardly
+matters here); the canary has all rows and gets 20 %. Latencies depend on the machine; trust the ratios.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import yaml
-from laptop import ROOT, start_platform
+from _laptop import ROOT, start_platform
 from predictor import ask
 
 from clients import names

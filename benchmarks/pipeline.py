@@ -1,9 +1,9 @@
-"""What the pipeline costs: the same data, search, fits and judgement as a pipeline run and as one plain script.
+"""What the pipeline costs: the same search, fits and judgement as a pipeline run and as one plain script.
 
-Both train on all of data/telco.csv with the settings of projects/telco.yaml. The script calls the domain's functions
-one after the other in a new interpreter, imports included. The pipeline is submitted to the laptop platform, and
-adds processes, artifacts, MLflow, the store and the rollout of the model. The first run starts without a cached
-step; the second finds `validate` and `tune` cached.
+Both train on all of data/telco.csv with the settings of projects/telco.yaml. The script calls the domain's
+functions one after the other in a new interpreter, imports included. The pipeline is submitted to the laptop
+platform, and adds processes, artifacts, MLflow, the store and the rollout of the model. The first run starts
+without a cached step; the second finds `validate` and `tune` cached.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from laptop import start_platform
+from _laptop import start_platform
 
 from clients.runs import Runs
 from console.training import PIPELINE
