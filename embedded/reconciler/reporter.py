@@ -71,10 +71,10 @@ class Reporter:
         if known.state is not State.BACKOFF and not again:
             return
         if again or before is None or name not in self._failures:
-            message = f"{name} ended by itself; log: {self._home.log_file(name)} (`tenure logs {name}`)"
             line = self._read_last_line(name)
-            if line:
-                message += f"; its last line: {line}"
+            # The reason before the place to look: whoever quotes this may cut it short.
+            message = f"{name} ended by itself" + (f"; its last line: {line}" if line else "")
+            message += f"; log: {self._home.log_file(name)} (`tenure logs {name}`)"
             self.fail(replica, "CrashLoopBackOff" if known.state is State.BACKOFF else "Restarted", message)
 
     def write_status(self, body: Document, variants: Sequence[VariantState], problem: str | None) -> None:

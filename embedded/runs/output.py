@@ -10,7 +10,8 @@ _TRACEBACK = "Traceback (most recent call last):"
 _TAIL_BYTES = 16_384
 _EXCEPTION_LINES = 6
 _QUOTED_LINES = 8
-_LINE_LENGTH = 400
+# A message may quote a status that quotes a log; its cause stands at its end.
+_LINE_LENGTH = 2_000
 # Raised messages follow their type at the line's start; everything of the stack is indented.
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(: .*)?$")
 

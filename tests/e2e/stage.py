@@ -308,7 +308,9 @@ class Stage:
             wanted[stable] = 100 - sum(percents.values())
             kinds = ["Ready", "CanaryPredictorReady"] if percents else ["Ready"]
             ready = all((get_condition(service, kind) or {}).get("status") == "True" for kind in kinds)
-            observed = service.get("status", {}).get("observedGeneration") == service["metadata"]["generation"]
+            observed = (
+                service.get("status", {}).get("observedGeneration") == service["metadata"]["generation"]
+            )
             return ready and observed and self.read_weights() == wanted
 
         poll(look, seconds, f"the weights {percents}")

@@ -78,6 +78,7 @@ def test_promotion_restarts_nothing_and_loses_nothing(
 ) -> None:
     stage.set_up(percent=20)
     pid = stage.find_pid(stage.canary)
+    old = names.service_name(stage.name, stage.stable) + "-"
     with stage.load(rate=400) as load:
         load.pass_by(200)
         asked = time.monotonic()
@@ -85,7 +86,6 @@ def test_promotion_restarts_nothing_and_loses_nothing(
         carried_out = time.monotonic()
         stage.wait_for_weights({})
         # The old model's process has gone while the load went on.
-        old = names.service_name(stage.name, None) + "-"
         stage.wait_until(lambda: not any(name.startswith(old) for name in stage.list_programs()))
         load.pass_by(200)
         after = time.monotonic()
@@ -104,7 +104,7 @@ def test_promotion_restarts_nothing_and_loses_nothing(
 
 
 def test_rolling_a_promoted_version_back_loses_nothing(stage: Any) -> None:
-    if stage.read()["spec"]["predictor"].get("name") != stage.canary:
+    if names.PREVIOUS not in stage.annotations():
         stage.set_up(percent=20)
         stage.tenure("rollout", "promote")
     with stage.load(rate=400) as load:

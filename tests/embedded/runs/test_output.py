@@ -24,6 +24,13 @@ def test_the_last_exception_is_quoted_with_its_lines(tmp_path):
     assert describe_failure(log, 1) == "tenure.errors.ProjectError: two\nlines"
 
 
+def test_a_long_message_keeps_its_end(tmp_path):
+    log = tmp_path / "log"
+    message = f"builtins.ValueError: {'x' * 1500} and that is why"
+    log.write_text(f"Traceback (most recent call last):\n  File\n{message}\n")
+    assert describe_failure(log, 1) == message
+
+
 def test_without_a_traceback_the_end_is_quoted(tmp_path):
     log = tmp_path / "log"
     log.write_text("".join(f"line {number}\n" for number in range(50)))
