@@ -18,6 +18,9 @@ ROLLBACK = "tenure.dev/rollback"
 PAUSE = "tenure.dev/pause"
 """Annotation: "true" keeps the pilot from changing any share."""
 
+REVERTING = "tenure.dev/reverting"
+"""Annotation: the pilot is bringing an earlier bundle back (JSON: the canary, and since when)."""
+
 TRANSITION = "tenure.dev/last-transition"
 """Annotation: what the pilot did last, as JSON."""
 

@@ -19,6 +19,9 @@ from tenure.project import Rollout
 TOLERANCE = 1e-6
 """By how much an answer may differ from the bundle's own, in probability."""
 
+BLOCKED_SECONDS = 20.0
+"""How long a model may be reported as failing to load before nobody waits for it any longer."""
+
 _INTERVAL = 0.25
 
 
@@ -79,17 +82,28 @@ def prove(
     Raises:
         NotFoundError: The service, or the canary's entry, is gone.
         UnreachableError: Not ready, or no answer of this version, when time was up.
+        RefusedError: The model was reported as failing to load for `BLOCKED_SECONDS` on end.
         IntegrityError: This version answers otherwise than the bundle.
     """
+    blocked_since: float | None = None
 
     def look() -> str | None:
+        nonlocal blocked_since
         try:
             service = services.get(rollout.service)
         except UnreachableError as error:
             return str(error)
         canary = _identify(service, variant, bundle.digest)
         readiness = read_readiness(service, canary)
-        return None if readiness.ready else readiness.text
+        if readiness.ready:
+            return None
+        if not readiness.blocked:
+            blocked_since = None
+        elif blocked_since is None:
+            blocked_since = time.monotonic()
+        elif time.monotonic() - blocked_since >= BLOCKED_SECONDS:
+            raise RefusedError(f"{rollout.service}: variant {variant} cannot be loaded: {readiness.text}")
+        return readiness.text
 
     deadline.wait(f"{rollout.service}: waiting for variant {variant} to be ready", look)
     host = names.hostname(rollout.service, services.namespace, settings.ingress_domain)

@@ -16,19 +16,17 @@ Document = dict[str, Any]
 UNPROVEN = "tenure.dev/unproven"
 """Annotation: digest of a first bundle that has not yet answered. Nothing serves until it is taken away."""
 
-REVERTING = "tenure.dev/reverting"
-"""Annotation: the pilot is bringing an earlier bundle back."""
-
-BUSY = (names.PROMOTE, names.ROLLBACK, REVERTING)
+BUSY = (names.PROMOTE, names.ROLLBACK, names.REVERTING)
 """Annotations of what a person asked for and the pilot has not finished yet."""
 
 
 @dataclass(frozen=True)
 class Readiness:
-    """What the status says of one variant."""
+    """What the status says of one variant: ready, or failing to load its model (`blocked`), and in words."""
 
     ready: bool
     text: str
+    blocked: bool = False
 
 
 def build_service(rollout: Rollout, project: str, uri: str) -> Document:
@@ -100,10 +98,12 @@ def read_readiness(service: Mapping[str, Any], canary: str | None) -> Readiness:
         mine = next((status for status in statuses if status.get("name") == canary), None)
         ready = ready and mine is not None and bool(mine.get("ready", True))
         text += f"; canaryStatuses: {mine if mine is not None else 'not listed'}"
-    failure = (service.get("status", {}).get("modelStatus") or {}).get("lastFailureInfo")
-    if failure and canary is None:
-        text += f"; last failure: {failure}"
-    return Readiness(ready, text)
+    model = service.get("status", {}).get("modelStatus") or {}
+    if canary is not None:
+        model = (mine or {}).get("modelStatus") or {}
+    if model.get("lastFailureInfo") and canary is None:
+        text += f"; last failure: {model['lastFailureInfo']}"
+    return Readiness(ready, text, model.get("transitionStatus") == "BlockedByFailedLoad")
 
 
 def _build_model(uri: str) -> Document:

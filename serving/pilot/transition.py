@@ -18,9 +18,6 @@ from typing import Any, Literal
 from clients import names
 from serving.pilot.route import ask_weights, is_ready, list_canaries, read_weights
 
-REVERTING = "tenure.dev/reverting"
-"""Annotation: the canary that brings back an earlier bundle, and when that began (JSON)."""
-
 REVERT_TIMEOUT_SECONDS = 300.0
 """How long a returning bundle may take to become ready before the attempt is given up."""
 
@@ -55,7 +52,7 @@ def decide(service: Mapping[str, Any], route: Mapping[str, Any] | None, now: dat
     annotations = service["metadata"].get("annotations") or {}
     if names.ROLLBACK in annotations:
         return _roll_back(service, now)
-    if REVERTING in annotations:
+    if names.REVERTING in annotations:
         return _revert(service, now)
     paused = annotations.get(names.PAUSE, "").lower() == "true"
     weights = read_weights(route, service) if paused and route is not None else ask_weights(service)
@@ -104,7 +101,7 @@ def _roll_back(service: Mapping[str, Any], now: datetime) -> Decision:
         then = copy.deepcopy(dict(service))
         _remove_canary(then, asked)
         marks = then["metadata"]["annotations"]
-        for annotation in (names.ROLLBACK, names.PROMOTE, REVERTING):
+        for annotation in (names.ROLLBACK, names.PROMOTE, names.REVERTING):
             marks.pop(annotation, None)
         digest = names.digest_of(canary["model"]["storageUri"])
         _record(marks, "rolled_back", now, digest=digest)
@@ -133,27 +130,27 @@ def _return_to_previous(service: Mapping[str, Any], now: datetime) -> Decision:
     entry = {key: value for key, value in stable.items() if key in ("minReplicas", "logger")}
     entry |= {"name": names.canary_name(digest), "model": model}
     then["spec"]["canary"] = [{"predictor": entry, "trafficPercent": 0}]
-    marks[REVERTING] = json.dumps({"canary": entry["name"], "since": now.isoformat()}, sort_keys=True)
+    marks[names.REVERTING] = json.dumps({"canary": entry["name"], "since": now.isoformat()}, sort_keys=True)
     _record(marks, "reverting", now, digest=digest)
     return Decision({}, then, "reverting", digest)
 
 
 def _revert(service: Mapping[str, Any], now: datetime) -> Decision:
     """Go on bringing back an earlier bundle: wait until its canary is ready, then let it take over."""
-    state = json.loads(service["metadata"]["annotations"][REVERTING])
+    state = json.loads(service["metadata"]["annotations"][names.REVERTING])
     weights = {canary["predictor"]["name"]: 0 for canary in list_canaries(service)}
     canary = _find_canary(service, state["canary"])
     if canary is None:
-        return _refuse(service, weights, REVERTING, f"canary {state['canary']} was removed", now)
+        return _refuse(service, weights, names.REVERTING, f"canary {state['canary']} was removed", now)
     if is_ready(service, canary["name"]):
-        return _take_over(service, canary, REVERTING, "rolled_back", now)
+        return _take_over(service, canary, names.REVERTING, "rolled_back", now)
     waited = (now - datetime.fromisoformat(state["since"])).total_seconds()
     if waited < REVERT_TIMEOUT_SECONDS:
         return Decision(weights)
     then = copy.deepcopy(dict(service))
     _remove_canary(then, state["canary"])
     marks = then["metadata"]["annotations"]
-    marks.pop(REVERTING)
+    marks.pop(names.REVERTING)
     digest = names.digest_of(canary["model"]["storageUri"])
     _record(
         marks, "failed", now, digest=digest, reason=f"the earlier bundle was not ready after {waited:.0f} s"
