@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from clients.errors import ClientError, NotFoundError, RefusedError, UnreachableError
 from clients.flavor import MODEL_FOLDER, write_pointer
 from clients.settings import Settings
-
-logger = logging.getLogger("tenure.tracking")
 
 CHAMPION = "champion"
 """Alias of the version that serves."""
@@ -25,47 +21,10 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 """Alias of the version that wants to."""
 
-KIND = "tenure.kind"
-STUDY = "tenure.study"
-TRIAL = "tenure.trial"
 BUNDLE = "tenure.bundle"
 STORAGE = "tenure.uri"
 
-_TAG_LENGTH = 5000  # MLflow cuts tag values off at 8,000 characters; some servers still at 5,000
-_CURVE_POINTS = 50  # enough for a plot; the record holds the whole curve
-
-
-class Trial(Protocol):
-    """What a trial must tell to be logged (`tenure.search.TrialRecord` does)."""
-
-    @property
-    def number(self) -> int:
-        """Which trial of the study it is, from 0."""
-        ...
-
-    @property
-    def state(self) -> str:
-        """`complete` or `pruned`."""
-        ...
-
-    @property
-    def value(self) -> float | None:
-        """The objective, if it is known."""
-        ...
-
-    @property
-    def params(self) -> Mapping[str, Any]:
-        """The parameters that were tried."""
-        ...
-
-    @property
-    def curve(self) -> Sequence[tuple[int, float]]:
-        """Rounds and the mean validation metric after them."""
-        ...
-
-    def model_dump_json(self) -> str:
-        """The whole record as JSON."""
-        ...
+TAG_LENGTH = 5000  # MLflow cuts tag values off at 8,000 characters; some servers still at 5,000
 
 
 @dataclass(frozen=True)
@@ -80,102 +39,6 @@ class Version:
     """Where the bundle is stored."""
     run_id: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
-
-
-class Study:
-    """A search for a model: an MLflow run with one child run for each trial."""
-
-    def __init__(self, tracking: Tracking, experiment_id: str, run_id: str, tag: str) -> None:
-        self._tracking = tracking
-        self._experiment_id = experiment_id
-        self._tag = tag
-        self.run_id = run_id
-        """The parent run."""
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trials")
-        self._pending: list[Future[str]] = []
-
-    def load_trials(self) -> list[str]:
-        """Return the record (JSON) of every finished trial, by number."""
-        found: dict[int, str] = {}
-        for run in self._tracking.search(
-            [self._experiment_id],
-            f"tags.mlflow.parentRunId = '{self.run_id}' and attributes.status = 'FINISHED'",
-        ):
-            tags = run.data.tags
-            parts = int(tags.get(f"{TRIAL}.parts", 0))
-            if parts:
-                number = int(tags[f"{TRIAL}.number"])
-                found[number] = "".join(tags[f"{TRIAL}.{part}"] for part in range(parts))
-        return [found[number] for number in sorted(found)]
-
-    def log_trial(self, trial: Trial) -> str:
-        """Log a finished trial as a child run, in three requests, and return its run id."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        with self._tracking.translate(f"logging trial {trial.number}"):
-            client = self._tracking.client
-            now = int(time.time() * 1000)
-            run = client.create_run(
-                self._experiment_id,
-                start_time=now,
-                run_name=f"trial-{trial.number:03d}",
-                tags={"mlflow.parentRunId": self.run_id, KIND: "trial", STUDY: self._tag},
-            )
-            run_id = str(run.info.run_id)
-            record = trial.model_dump_json()
-            parts = [record[at : at + _TAG_LENGTH] for at in range(0, len(record), _TAG_LENGTH)]
-            tags = {f"{TRIAL}.{part}": text for part, text in enumerate(parts)}
-            tags |= {f"{TRIAL}.number": str(trial.number), f"{TRIAL}.parts": str(len(parts))}
-            tags["tenure.state"] = str(trial.state)
-            metrics = [
-                Metric("validation", float(value), now, int(step)) for step, value in _thin(trial.curve)
-            ]
-            if trial.value is not None:
-                metrics.append(Metric("objective", float(trial.value), now, 0))
-            client.log_batch(
-                run_id,
-                metrics=metrics,
-                params=[Param(name, str(value)) for name, value in trial.params.items()],
-                tags=[RunTag(name, value) for name, value in tags.items()],
-            )
-            client.set_terminated(run_id, "FINISHED", int(time.time() * 1000))
-        return run_id
-
-    def enqueue_trial(self, trial: Trial) -> None:
-        """Log a finished trial in the background, while the next one is trained.
-
-        Raises:
-            ClientError: An earlier trial could not be logged.
-        """
-        for future in [future for future in self._pending if future.done()]:
-            self._pending.remove(future)
-            future.result()
-        self._pending.append(self._writer.submit(self.log_trial, trial))
-
-    def describe(self, tags: Mapping[str, str]) -> None:
-        """Set tags of the parent run."""
-        self._tracking.set_tags(self.run_id, tags)
-
-    def finish(self) -> None:
-        """Wait for the trials to be logged and end the parent run.
-
-        Raises:
-            ClientError: A trial could not be logged; the run is left unfinished.
-        """
-        self._writer.shutdown(wait=True)
-        while self._pending:
-            self._pending.pop().result()
-        with self._tracking.translate("ending the study"):
-            self._tracking.client.set_terminated(self.run_id, "FINISHED")
-
-    def abandon(self) -> None:
-        """Mark the study as failed, as far as the server lets us; a later run resumes it either way."""
-        self._writer.shutdown(wait=True)
-        try:
-            with self._tracking.translate("giving the study up"):
-                self._tracking.client.set_terminated(self.run_id, "FAILED")
-        except ClientError as error:
-            logger.warning("%s", error)
 
 
 class Tracking:
@@ -220,36 +83,6 @@ class Tracking:
             )
         return str(found.experiment_id)
 
-    def open_study(
-        self, project: str, tag: str, *, tags: Mapping[str, str], params: Mapping[str, Any]
-    ) -> Study:
-        """Resume the newest unfinished study with this tag, or begin one.
-
-        Args:
-            project: The experiment's name.
-            tag: What the study is of: equal tags mean equal trials.
-            tags: More tags of a new parent run.
-            params: Parameters of a new parent run.
-        """
-        from mlflow.entities import Param
-
-        experiment = self.find_experiment(project)
-        for run in self.search(
-            [experiment], f"tags.`{STUDY}` = '{tag}' and tags.`{KIND}` = 'study'", limit=20
-        ):
-            if run.info.status != "FINISHED":
-                run_id = str(run.info.run_id)
-                with self.translate("resuming the study"):
-                    self.client.update_run(run_id, status="RUNNING")
-                return Study(self, experiment, run_id, tag)
-        with self.translate("beginning the study"):
-            run = self.client.create_run(
-                experiment, run_name=f"study-{tag[:8]}", tags={**tags, STUDY: tag, KIND: "study"}
-            )
-            run_id = str(run.info.run_id)
-            self.client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
-        return Study(self, experiment, run_id, tag)
-
     def search(self, experiments: Sequence[str], query: str, limit: int | None = None) -> Iterator[Any]:
         """Yield the runs that match, newest first."""
         token: str | None = None
@@ -285,7 +118,7 @@ class Tracking:
 
         with self.translate(f"tagging run {run_id}"):
             self.client.log_batch(
-                run_id, tags=[RunTag(name, value[:_TAG_LENGTH]) for name, value in tags.items()]
+                run_id, tags=[RunTag(name, value[:TAG_LENGTH]) for name, value in tags.items()]
             )
 
     def log_text(self, run_id: str, text: str, file: str) -> None:
@@ -361,7 +194,7 @@ class Tracking:
         """Set tags of a version."""
         with self.translate(f"tagging {model} version {version}"):
             for name, value in tags.items():
-                self.client.set_model_version_tag(model, version, name, value[:_TAG_LENGTH])
+                self.client.set_model_version_tag(model, version, name, value[:TAG_LENGTH])
 
     @contextmanager
     def translate(self, action: str) -> Iterator[None]:
@@ -393,12 +226,3 @@ def _read_version(found: Any) -> Version:
             "it was not registered by Tenure"
         )
     return Version(found.name, str(found.version), digest, uri, found.run_id, tags)
-
-
-def _thin(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Return at most about `_CURVE_POINTS` points of a curve, its last one among them."""
-    step = max(1, -(-len(curve) // _CURVE_POINTS))
-    points = list(curve[::step])
-    if curve and points[-1] != curve[-1]:
-        points.append(curve[-1])
-    return points

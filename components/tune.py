@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clients.settings import load_settings
+from clients.study import open_study
 from clients.tracking import BUNDLE, Tracking
 from components.version import check_code_version
 from tenure.bundle import write_bundle
@@ -45,7 +46,8 @@ def run(project: str, rows_path: str, digest: str, code_version: str, bundle_pat
     check_code_version(code_version)
     settings = parse_project(project)
     frame = select_part(read_snapshot(Path(rows_path)), Part.TRAIN, settings)
-    study = Tracking.connect(load_settings()).open_study(
+    study = open_study(
+        Tracking.connect(load_settings()),
         settings.name,
         name_study(settings, digest, code_version),
         tags={"tenure.snapshot": digest, "tenure.code_version": code_version},

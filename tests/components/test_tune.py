@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from clients.settings import Settings
-from clients.tracking import Study, Tracking
+from clients.study import Study, open_study
+from clients.tracking import Tracking
 from components import tune
 from components.tune import name_study, select_part
 from tenure.bundle import load_bundle
@@ -71,7 +72,7 @@ def test_interrupted_study_is_resumed_to_the_same_bundle(
             tune.run(*arguments, str(tmp_path / "b"))
     assert not (tmp_path / "b").exists()
     tag = name_study(model.project, model.digest, model.code_version)
-    cut_short = tracking.open_study(model.project.name, tag, tags={}, params={})
+    cut_short = open_study(tracking, model.project.name, tag, tags={}, params={})
     assert len(cut_short.load_trials()) == 2
 
     def count(self: Study, trial: TrialRecord) -> None:
