@@ -59,13 +59,14 @@ def env() -> None:
 def status(as_json: Json = False) -> None:
     """Show what runs: the platform's processes, the models that serve, the newest runs.
 
-    The exit code is 4 when a process of the platform does not run.
+    The exit code is 4 when a service of the platform does not run. Model servers come and go with
+    roll-outs: how they are is said of the model, not by the exit code.
     """
     answer = call_platform("status", "--json", capture=True)
     if not answer.stdout.strip():
         raise ConsoleError("nothing runs here; start it with `tenure up`", NOT_RUNNING)
     processes: list[dict[str, Any]] = _read_processes(answer.stdout)
-    running = answer.returncode == 0
+    running = all(process["ready"] for process in processes if process["kind"] == "service")
     services, runs = (_list_services(), _list_runs()) if running else ([], [])
     if as_json:
         display.print_json({"processes": processes, "services": services, "runs": runs})

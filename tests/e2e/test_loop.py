@@ -250,14 +250,16 @@ def edited_package(loop: Any, tmp_path: Path) -> Iterator[Path]:
     settings.write_bytes(before)
 
 
-def test_edited_package_gets_no_stale_hit(loop: Any, edited_package: Path) -> None:
-    loop.ensure_canary()
-    study = find_study(loop)
-    run = loop.train(NEWER, gate={"floors": {"roc_auc": 0.98}})
-    assert read_states(run) == {**dict.fromkeys(STEPS, "SUCCEEDED"), "rollout": "SKIPPED"}
-    edited = find_study(loop)
-    assert edited.info.run_id != study.info.run_id
-    assert edited.data.tags["tenure.code_version"] != study.data.tags["tenure.code_version"]
+def test_edited_package_gets_no_stale_hit(loop: Any, request: pytest.FixtureRequest) -> None:
+    loop.ensure_canary()  # so the whole snapshot's results are in the cache
+    before = read_version(loop, read_canary(loop))
+    request.getfixturevalue("edited_package")
+    run = loop.train()
+    assert read_states(run) == dict.fromkeys(STEPS, "SUCCEEDED")
+    after = read_version(loop, read_canary(loop))
+    assert after.tags["tenure.snapshot"] == before.tags["tenure.snapshot"]
+    assert after.tags["tenure.code_version"] != before.tags["tenure.code_version"]
+    assert after.digest != before.digest
 
 
 def test_newer_challenger_replaces_an_unfinished_canary(loop: Any, wait_for: Any) -> None:
@@ -308,7 +310,8 @@ def test_promote_and_rollback_are_carried_out_and_recorded(
     assert state["previous"] == old[:12]
     service = loop.read_service()
     assert service["spec"]["predictor"]["name"] == names.canary_name(new)
-    assert loop.read_weights() == {f"{SERVICE}-{names.canary_name(new)}-predictor": 100}
+    weights = {f"{SERVICE}-{names.canary_name(new)}-predictor": 100}
+    wait_for(lambda: loop.read_weights() == weights, 10, "the route without the old model")
     assert {ask() for _ in range(10)} == {new[:12]}
     wait_for(lambda: find_version(loop, CHAMPION) == read_version(loop, new), 10, "the alias")
     assert find_version(loop, CHALLENGER) is None
