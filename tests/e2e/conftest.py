@@ -240,13 +240,23 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Bundle]:
     return stages.train_bundle(folder / "old", OLDER), stages.train_bundle(folder / "new", None)
 
 
+@pytest.fixture(scope="session")
+def stage_at(
+    bundles: tuple[Bundle, Bundle], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path, dict[str, str]], Any]:
+    """Return the stage of the platform at a home, for commands with an environment."""
+
+    def stage_at(home: Path, environment: dict[str, str]) -> Any:
+        settings = Settings(_env_file=home / "env")
+        return stages.Stage(home, environment, settings, tmp_path_factory.mktemp("stage"), *bundles)
+
+    return stage_at
+
+
 @pytest.fixture(scope="module")
-def stage(
-    platform: Platform, bundles: tuple[Bundle, Bundle], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Any]:
+def stage(platform: Platform, stage_at: Callable[[Path, dict[str, str]], Any]) -> Iterator[Any]:
     """A service of its own beside the project's, to be broken; it is gone afterwards."""
-    folder = tmp_path_factory.mktemp("stage")
-    stage = stages.Stage(platform.home, platform.environment, platform.settings, folder, *bundles)
+    stage = stage_at(platform.home, platform.environment)
     stage.upload()
     try:
         yield stage

@@ -71,7 +71,10 @@ class Load:
                 async with asyncio.timeout(TIMEOUT):
                     if reader is None or writer is None:
                         reader, writer = await asyncio.open_connection(self._plan["host"], self._plan["port"])
-                    failure = await self._ask(reader, writer, number, started)
+                    failure, kept = await self._ask(reader, writer, number, started)
+                if not kept:
+                    writer.close()
+                    reader = writer = None
             except (OSError, EOFError, TimeoutError, ValueError) as error:
                 failure = f"{type(error).__name__}: {error}"
                 if writer is not None:
@@ -85,19 +88,24 @@ class Load:
 
     async def _ask(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int, started: float
-    ) -> str | None:
-        """Send one request and read its answer; return what is wrong with it."""
+    ) -> tuple[str | None, bool]:
+        """Send one request and read its answer; return what is wrong with it, and whether to go on there."""
         which = number % len(self._requests)
         customers = self._plan["customers"]
         # The divisor keeps a customer from always sending the same row.
         customer = number // 3 % customers if customers else -1
         header = b"x-customer-id: customer-%d\r\n" % customer if customers else b""
         writer.write(self._requests[which] % header)
-        status, body = await read_answer(reader)
+        status, kept, body = await read_answer(reader)
         ended = time.monotonic()
         if status != 200:
-            return f"{status}: {body[:200].decode(errors='replace')}"
-        document = json.loads(body)
+            return f"{status}: {body[:200].decode(errors='replace')}", kept
+        return self._judge(json.loads(body), which, customer, started, ended), kept
+
+    def _judge(
+        self, document: dict[str, Any], which: int, customer: int, started: float, ended: float
+    ) -> str | None:
+        """Note an answer; return what is wrong with it."""
         version = document["model_version"]
         self.answers.append((ended, ended - started, version, customer))
         outputs = {output["name"]: output["data"] for output in document["outputs"]}
@@ -113,19 +121,20 @@ class Load:
         return {"answered": len(self.answers), "failed": len(self.failures), "versions": versions}
 
 
-async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """Read an HTTP/1.1 answer of either framing; returns its status and body."""
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bool, bytes]:
+    """Read an HTTP/1.1 answer of either framing: its status, whether the connection stays, its body."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     fields = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
     status = int(head[0].split(" ")[1])
+    kept = fields.get("connection") != "close"
     if fields.get("transfer-encoding") != "chunked":
-        return status, await reader.readexactly(int(fields.get("content-length", "0")))
+        return status, kept, await reader.readexactly(int(fields.get("content-length", "0")))
     parts = []
     while size := int(await reader.readline(), 16):
         parts.append(await reader.readexactly(size))
         await reader.readexactly(2)
     await reader.readexactly(2)
-    return status, b"".join(parts)
+    return status, kept, b"".join(parts)
 
 
 async def main() -> None:

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from clients import names
@@ -160,6 +161,16 @@ class Stage:
         return Supervisor(Home.open(self.home))
 
     @property
+    def platform_id(self) -> str:
+        """The mark of the platform's processes."""
+        return Home.open(self.home).state.id
+
+    @property
+    def secrets(self) -> list[str]:
+        """Every secret of the platform."""
+        return [value.get_secret_value() for _, value in Home.open(self.home).secrets]
+
+    @property
     def stable(self) -> str | None:
         """The stable predictor's name, once it has one."""
         name: str | None = self.read()["spec"]["predictor"].get("name")
@@ -192,7 +203,13 @@ class Stage:
 
     def tenure(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the `tenure` command on this service."""
-        command = [str(Path(sys.executable).parent / "tenure"), *arguments]
+        return self._run([str(Path(sys.executable).parent / "tenure"), *arguments], check)
+
+    def embedded(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the platform's own command."""
+        return self._run([sys.executable, "-m", "embedded", *arguments], check)
+
+    def _run(self, command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
         answer = subprocess.run(
             command,
             cwd=ROOT,
@@ -340,8 +357,17 @@ class Stage:
         assert state.pid is not None, state
         return state.pid
 
+    def list_ports(self) -> list[int]:
+        """Return the ports on which the model servers listen."""
+        return [
+            connection.laddr.port
+            for state in self.list_programs().values()
+            for connection in psutil.Process(state.pid).net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+
     def kill_program(self, name: str) -> int:
-        """Kill a program of the platform as the kernel's out-of-memory killer would; returns what its id was."""
+        """Kill a program of the platform at once; returns the id that its process had."""
         state = self.supervisor.list()[name]
         assert state.pid is not None, state
         os.kill(state.pid, signal.SIGKILL)

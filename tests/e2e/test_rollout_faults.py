@@ -1,4 +1,4 @@
-"""Canaries that must never meet a customer: altered or missing bundles. The stable model serves every request."""
+"""Canaries that must never meet a customer: altered or missing bundles. The stable model serves everybody."""
 
 from __future__ import annotations
 
