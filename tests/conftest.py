@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,19 +14,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import hypothesis
 import pytest
 from pydantic import SecretStr
 
 from clients.settings import Settings
 from clients.store import Store
+from embedded.ports import find_free_port
 
 BIN = Path(sys.executable).parent
 
-
-def find_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("tenure", deadline=None)
+hypothesis.settings.load_profile("tenure")
 
 
 def wait_for(
@@ -76,12 +75,12 @@ def store_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting
     }
     config = home / "s3.json"
     config.write_text(json.dumps(identities))
-    port = find_port()
+    port = find_free_port()
     log = home / "weed.log"
     names = ["master", "volume", "filer"]
     command = [str(BIN / "weed"), "server", f"-dir={home}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    command += [f"-{name}.port={find_port()}" for name in names]
-    command += [f"-{name}.port.grpc={find_port()}" for name in [*names, "s3"]]
+    command += [f"-{name}.port={find_free_port()}" for name in names]
+    command += [f"-{name}.port.grpc={find_free_port()}" for name in [*names, "s3"]]
     command += [f"-s3.port={port}", "-s3", f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += ["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=50"]
     command += [f"-filer.localSocket={home}/filer.sock", f"-s3.localSocket={home}/s3.sock"]
@@ -126,7 +125,7 @@ def tracking_settings(
 ) -> Iterator[Settings]:
     """`store_settings` with an MLflow server of this test process (SQLite, proxied artifacts)."""
     home = tmp_path_factory.mktemp("mlflow")
-    port = find_port()
+    port = find_free_port()
     log = home / "mlflow.log"
     command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1"]
     command += [

@@ -78,7 +78,7 @@ class Local:
             env={**os.environ, **(environment or {})},
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=400,
             check=False,
         )
         self.output = done.stdout + done.stderr
@@ -95,6 +95,7 @@ def local(tmp_path: Path, settings: Settings) -> Local:
     return Local(tmp_path)
 
 
+@pytest.mark.timeout(900)
 def test_both_branches_and_the_cache(
     local: Local,
     services: Collection,
