@@ -25,6 +25,7 @@ from clients.services import Services, get_condition
 from clients.settings import Settings
 from clients.store import Store
 from embedded.home import Home
+from embedded.leftovers import find_leftovers
 from embedded.program import ALIVE, ProgramState
 from embedded.supervisor import Supervisor
 from tenure.bundle import Bundle, load_bundle, write_bundle
@@ -159,11 +160,6 @@ class Stage:
     @cached_property
     def supervisor(self) -> Supervisor:
         return Supervisor(Home.open(self.home))
-
-    @property
-    def platform_id(self) -> str:
-        """The mark of the platform's processes."""
-        return Home.open(self.home).state.id
 
     @property
     def secrets(self) -> list[str]:
@@ -357,13 +353,13 @@ class Stage:
         assert state.pid is not None, state
         return state.pid
 
-    def list_ports(self) -> list[int]:
-        """Return the ports on which the model servers listen."""
+    def list_listeners(self) -> list[tuple[str, int]]:
+        """Return the address of every port on which a process of the platform listens."""
+        mine = {process.pid for process in find_leftovers(Home.open(self.home).state.id)}
         return [
-            connection.laddr.port
-            for state in self.list_programs().values()
-            for connection in psutil.Process(state.pid).net_connections("tcp")
-            if connection.status == psutil.CONN_LISTEN
+            (connection.laddr.ip, connection.laddr.port)
+            for connection in psutil.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.pid in mine
         ]
 
     def kill_program(self, name: str) -> int:
