@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,12 +16,16 @@ import httpx
 import pytest
 
 from clients import names
+from tenure.project import load_project
 
 CAUSES = {  # file, byte, what is said of it
     "graph": ("model.onnx", 1000, "model.onnx: its SHA-256 is not the manifest's"),
     "table": ("featuriser.json", 20, "featuriser.json: its SHA-256 is not the manifest's"),
     "manifest": ("manifest.json", 40, "its SHA-256 is not the manifest's"),
 }
+
+
+REMOVED = "The canary entry was removed; the stable model was not touched."
 
 
 def flip(data: bytes, place: int) -> bytes:
@@ -194,17 +199,14 @@ def vanish(stage: Any, uri: str) -> None:
         stage.store.delete(stored.uri)
 
 
-@pytest.mark.parametrize(("spoil", "cause"), [(corrupt, "model.onnx"), (vanish, "holds nothing")])
-def test_a_run_whose_upload_is_spoiled_fails_and_takes_its_canary_away(
-    stage: Any, spoil: Callable[[Any, str], None], cause: str
-) -> None:
+def test_a_run_whose_upload_is_spoiled_fails_and_takes_its_canary_away(stage: Any) -> None:
     """The pipeline's own roll-out: the bundle is whole when it is verified, and not when it is fetched."""
     stage.set_up()
     before, pid = stage.read(), stage.find_pid()
     file = stage.write_project(
         rollout={"ready_timeout_seconds": 8, "percent": 50}, gate={"margin": 0.2, "slice_margin": 0.5}
     )
-    with stage.load(rate=100) as load, spoil_uploads(stage, lambda uri: spoil(stage, uri)) as server:
+    with stage.load(rate=100) as load, spoil_uploads(stage, lambda uri: corrupt(stage, uri)) as server:
         answer = stage.tenure("run", "--json", "-p", str(file), check=False)
         load.pass_by(100)
     report = load.stop()
@@ -216,10 +218,45 @@ def test_a_run_whose_upload_is_spoiled_fails_and_takes_its_canary_away(
     assert steps["gate"]["state"] == "SUCCEEDED"
     assert steps["rollout"]["state"] == "FAILED"
     # The cause, and what was done about it.
-    assert cause in run["error"], run["error"]
-    assert "The canary entry was removed; the stable model was not touched." in run["error"]
+    assert "model.onnx: its SHA-256 is not the manifest's" in run["error"], run["error"]
+    assert REMOVED in run["error"]
     assert not stage.read()["spec"].get("canary")
     assert not report.failures, report.explain()
     assert set(report.count()) == {stage.old.version}
     check_stable_alone(stage, before, pid)
     stage.wait_until(lambda: len(stage.list_programs()) == 1, 30)
+
+
+def test_a_rollout_whose_upload_vanishes_takes_its_canary_away(stage: Any, platform: Any) -> None:
+    """The component alone: the canary never becomes ready, for there is nothing to be fetched."""
+    stage.set_up()
+    before, pid = stage.read(), stage.find_pid()
+    file = stage.write_project(rollout={"ready_timeout_seconds": 8})
+    client = platform.tracking.client
+    run_id = client.create_run(client.create_experiment("vanishing")).info.run_id
+    vanish(stage, stage.uri(stage.new.digest))
+    call = "import sys; from components.rollout import run; run(*sys.argv[1:])"
+    arguments = [load_project(file).model_dump_json(), str(stage.new.directory), run_id, f"{file}.md"]
+    with (
+        stage.load(rate=100) as load,
+        Spoiler(stage.settings.s3_url, lambda uri: vanish(stage, uri)) as server,
+    ):
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            answer = platform.run(
+                sys.executable, "-c", call, *arguments, check=False, TENURE_S3_URL=server.url
+            )
+        finally:
+            server.shutdown()
+            thread.join()
+    stage.upload()
+    report = load.stop()
+    assert answer.returncode != 0
+    assert len(server.spoiled) == 1, answer.stderr
+    assert f"{stage.uri(stage.new.digest)} holds nothing" in answer.stderr, answer.stderr
+    assert REMOVED in answer.stderr
+    assert not stage.read()["spec"].get("canary")
+    assert not report.failures, report.explain()
+    assert set(report.count()) == {stage.old.version}
+    check_stable_alone(stage, before, pid)

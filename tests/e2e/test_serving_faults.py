@@ -16,7 +16,7 @@ from embedded.home import Home
 from embedded.leftovers import find_leftovers
 
 RATE = 800
-# Requests in flight when a process dies may be lost with it; the gateway asks somebody else for the rest.
+# An answer that a process was just writing when it died is lost; the gateway asks somebody else for the rest.
 LOST_WITH_A_SERVER = 2
 
 
@@ -78,7 +78,10 @@ def test_the_only_stable_server_comes_back(
     late = [(at - killed, text) for at, text in report.failures if at > recovered + 0.5]
     assert not late, late
     # Meanwhile every answer says that nobody is there, at once; nothing hangs, nothing is answered wrongly.
-    assert {text[:4] for _, text in report.failures} <= {"503:", "502:"}, report.explain()
+    # Only an answer that the server was just writing is cut off.
+    cut = [text for _, text in report.failures if not text.startswith(("502:", "503:"))]
+    assert len(cut) <= LOST_WITH_A_SERVER, report.explain()
+    assert all(text.startswith("IncompleteReadError") for text in cut), report.explain()
     if percent is not None:
         # The canary's customers never notice.
         assert report.count(killed, recovered)[stage.new.version] > 50
@@ -187,7 +190,6 @@ def test_a_promotion_asked_for_while_the_pilot_is_dead_is_carried_out(stage: Any
         stage.wait_for_restart("pilot", pid)
         stage.wait_until(lambda: stage.stable == stage.canary, 30)
         stage.wait_for_weights({})
-        # Once more, in the middle of what it does.
         load.pass_by(300)
     report = load.stop()
     assert not report.failures, report.explain()
