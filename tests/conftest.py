@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import hypothesis
@@ -23,6 +24,25 @@ from clients.store import Store
 from embedded.ports import find_free_port
 
 BIN = Path(sys.executable).parent
+END_TO_END = "tests/e2e/"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the end-to-end tests on one worker and spread all others one by one.
+
+    The mark `xdist_group` is for this, but pytest-xdist 3.8 ignores it silently under pytest 9.2.
+    """
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    class Scheduling(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return END_TO_END if nodeid.startswith(END_TO_END) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
+
 
 # How long an example takes says more of the machine than of the code.
 hypothesis.settings.register_profile("tenure", deadline=None)

@@ -1,6 +1,6 @@
 """One embedded platform for all end-to-end tests: real servers on free ports, state in a temporary folder.
 
-The tests share it and run in file order on one worker (`xdist_group`): the loop is one story.
+The tests share it and run in file order on one worker (tests/conftest.py sees to it): the loop is one story.
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.xdist_group("e2e"))
             item.add_marker(pytest.mark.timeout(600))
 
 
@@ -197,6 +196,9 @@ def wait_for() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     folder = tmp_path_factory.mktemp("platform")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # All workers' folders lie in one: the second platform of a run is a mistake of the distribution.
+        (tmp_path_factory.getbasetemp().parent / "e2e-platform").touch(exist_ok=False)
     home = folder / "home"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TENURE_")}
     environment |= {"TENURE_HOME": str(home), "TENURE_ENV_FILE": str(home / "env")}
