@@ -69,11 +69,11 @@ class Report:
         return counts[version] / counts.total(), counts.total()
 
     def histories(self) -> dict[int, list[tuple[float, str]]]:
-        """Return each customer's answers in order."""
+        """Return each customer's answers, with the times when they were asked for, in that order."""
         found: dict[int, list[tuple[float, str]]] = defaultdict(list)
-        for at, _, version, customer in sorted(self.answers):
-            found[customer].append((at, version))
-        return found
+        for at, seconds, version, customer in self.answers:
+            found[customer].append((at - seconds, version))
+        return {customer: sorted(history) for customer, history in found.items()}
 
     def fail_window(self) -> float:
         """Return the seconds from the first to the last failure."""

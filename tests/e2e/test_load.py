@@ -53,22 +53,22 @@ def test_customers_keep_their_side_while_the_canary_grows(stage: Any) -> None:
             windows.append((percent, settled, time.monotonic()))
     report = load.stop()
     assert not report.failures, report.explain()
-    met = 0
     histories = report.histories()
     assert len(histories) == customers
-    for customer, history in histories.items():
-        versions = [version for _, version in history]
-        if stage.new.version in versions:
-            met += 1
-            first = versions.index(stage.new.version)
-            assert set(versions[first:]) == {stage.new.version}, f"customer {customer} went back"
-    # By now half of the customers, each of them wholly on one side.
-    share = met / customers
-    assert abs(share - 0.5) <= 5 * math.sqrt(0.25 / customers), f"{met} of {customers} met the canary"
+    on_canary: set[int] = set()
     for percent, start, end in windows:
-        for customer, history in histories.items():
-            sides = {version for at, version in history if start <= at < end}
-            assert len(sides) <= 1, f"at {percent} %, customer {customer} met both"
+        sides = {
+            customer: {version for at, version in history if start <= at < end}
+            for customer, history in histories.items()
+        }
+        torn = {customer: histories[customer] for customer, versions in sides.items() if len(versions) != 1}
+        assert not torn, f"at {percent} % ({start} to {end}), these met both or none: {torn}"
+        now = {customer for customer, versions in sides.items() if versions == {stage.new.version}}
+        assert on_canary <= now, f"customers {on_canary - now} left the canary when it grew to {percent} %"
+        on_canary = now
+        share = percent / 100
+        slack = 5 * math.sqrt(share * (1 - share) / customers)
+        assert abs(len(now) / customers - share) <= slack, f"{len(now)} of {customers} at {percent} %"
 
 
 def test_promotion_restarts_nothing_and_loses_nothing(
