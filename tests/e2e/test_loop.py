@@ -314,7 +314,7 @@ def test_promote_and_rollback_are_carried_out_and_recorded(
     wait_for(lambda: loop.read_weights() == weights, 10, "the route without the old model")
     assert {ask() for _ in range(10)} == {new[:12]}
     wait_for(lambda: find_version(loop, CHAMPION) == read_version(loop, new), 10, "the alias")
-    assert find_version(loop, CHALLENGER) is None
+    wait_for(lambda: find_version(loop, CHALLENGER) is None, 10, "the alias's end")
     wait_for(lambda: read_version(loop, new).tags["rollout"] == "promoted", 10, "the tag")
 
     state = json.loads(loop.tenure("rollout", "rollback", "--json").stdout)
@@ -323,7 +323,7 @@ def test_promote_and_rollback_are_carried_out_and_recorded(
     assert {ask() for _ in range(10)} == {old[:12]}
     wait_for(lambda: find_version(loop, CHAMPION) == read_version(loop, old), 10, "the alias")
     wait_for(lambda: read_version(loop, new).tags["rollout"] == "rolled_back", 10, "the tag")
-    assert read_version(loop, old).tags["rollout"] == "restored"
+    wait_for(lambda: read_version(loop, old).tags["rollout"] == "restored", 10, "the other tag")
 
 
 def test_predict_answers_good_rows_and_names_bad_ones(loop: Any, tmp_path: Path) -> None:
