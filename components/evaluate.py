@@ -9,8 +9,6 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tenure.report import render_report
-
 from clients.settings import load_settings
 from clients.store import Store
 from clients.tracking import CHAMPION, Tracking
@@ -21,6 +19,7 @@ from tenure.evaluation import CHALLENGER, EvaluationReport, evaluate
 from tenure.gate import decide
 from tenure.partition import Part
 from tenure.project import Project, parse_project
+from tenure.report import render_report
 from tenure.scorer import Scorer
 from tenure.snapshot import read_snapshot
 

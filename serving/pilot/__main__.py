@@ -6,10 +6,9 @@ import logging
 import signal
 from threading import Event
 
-from clients.tracking import Tracking
-
 from clients.services import Services
 from clients.settings import load_settings
+from clients.tracking import Tracking
 from serving.pilot.pilot import Pilot
 from serving.pilot.registry import Recorder
 
