@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -151,19 +152,25 @@ def rollback(project: ProjectFile = DEFAULT_PROJECT, timeout: Wait = 180, as_jso
 
 
 @app.command()
-def pause(project: ProjectFile = DEFAULT_PROJECT) -> None:
+def pause(project: ProjectFile = DEFAULT_PROJECT, as_json: Json = False) -> None:
     """Freeze the shares as they are; a rollback still works."""
-    cluster, name = _connect(project)
-    cluster.inference.patch(name, {"metadata": {"annotations": {names.PAUSE: "true"}}})
-    display.out.print(f"{name}: paused")
+    _set_pause(project, "true", as_json)
 
 
 @app.command()
-def resume(project: ProjectFile = DEFAULT_PROJECT) -> None:
+def resume(project: ProjectFile = DEFAULT_PROJECT, as_json: Json = False) -> None:
     """Go on after a pause."""
+    _set_pause(project, None, as_json)
+
+
+def _set_pause(project: Path, value: str | None, as_json: bool) -> None:
     cluster, name = _connect(project)
-    cluster.inference.patch(name, {"metadata": {"annotations": {names.PAUSE: None}}})
-    display.out.print(f"{name}: resumed")
+    state = _read(cluster, name)
+    cluster.inference.patch(name, {"metadata": {"annotations": {names.PAUSE: value}}})
+    if as_json:
+        display.print_json(state.model_copy(update={"paused": value is not None}).model_dump(mode="json"))
+    else:
+        display.out.print(f"{name}: {'resumed' if value is None else 'paused'}")
 
 
 def _say_transition(transition: Mapping[str, str]) -> str:
@@ -178,7 +185,7 @@ def _say_transition(transition: Mapping[str, str]) -> str:
     return ", ".join([*words, f"at {transition['at']}"])
 
 
-def _connect(project: Any) -> tuple[Services, str]:
+def _connect(project: Path) -> tuple[Services, str]:
     return Services.connect(load_settings()), load_project(project).rollout.service
 
 
