@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,6 @@ class Platform:
     environment: dict[str, str]
     project_file: Path
     settings: Settings
-    _memory: dict[str, Any] = field(default_factory=dict)
 
     @property
     def project(self) -> Project:
