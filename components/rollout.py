@@ -230,7 +230,7 @@ class Rollout:
         return Outcome("stable", 100, proof, note)
 
     def _prove_canary(self, deadline: Deadline) -> Outcome:
-        replaced: list[str] = []
+        replaced: list[dict[str, Any]] = []
         existed: list[bool] = []
 
         def add(service: Document) -> Document | None:
@@ -241,7 +241,7 @@ class Rollout:
             existed.append(entry is not None)
             if entry is not None and not others:
                 return None
-            replaced.extend(item["predictor"]["name"] for item in others)
+            replaced.extend(item["predictor"] for item in others)
             # One canary at a time: a newer challenger takes the place of an unfinished one.
             return {"spec": {"canary": [entry or build_canary(self._rollout, self._uri, 0)]}}
 
@@ -257,13 +257,23 @@ class Rollout:
 
         self._services.update(self._rollout.service, add)
         logger.info("canary %s is in the InferenceService, without traffic", self._canary)
+        self._tag_replaced(replaced)
         proof = prove(self._services, self._settings, self._rollout, self._bundle, self._canary, deadline)
         service = self._services.update(self._rollout.service, give_traffic)
         entry = find_canary(service, self._uri)
         percent = int(entry["trafficPercent"]) if entry else 0
-        notes = [f"It takes the place of the unfinished canary {', '.join(replaced)}"] if replaced else []
+        before = ", ".join(predictor["name"] for predictor in replaced)
+        notes = [f"It takes the place of the unfinished canary {before}"] if replaced else []
         notes += ["It was a canary already"] if existed[-1] else []
         return Outcome("canary", percent, proof, ". ".join(notes))
+
+    def _tag_replaced(self, predictors: list[dict[str, Any]]) -> None:
+        """Write into the registry what became of canaries that this one takes the place of."""
+        for predictor in predictors:
+            digest = names.digest_of(predictor["model"]["storageUri"])
+            found = self._tracking.find_version(self._project.name, digest)
+            if found is not None:
+                self._tracking.tag_version(found.name, found.version, {OUTCOME: "replaced"})
 
     def _clean_up(self, version: Version, cause: Exception) -> None:
         """Take away what this roll-out brought, and nothing else; what fails here is added to the cause."""

@@ -162,6 +162,18 @@ def test_doing_it_again_changes_nothing(stage: Stage) -> None:
     assert after["spec"] == before["spec"]
 
 
+def test_replaced_canary_is_recorded(stage: Stage) -> None:
+    stage.roll_out(stage.first)
+    stage.roll_out(stage.second)
+    assert stage.tags(stage.second)["rollout"] == "canary"
+    # With another stable model the first one can be a challenger again.
+    other = {"name": "other", "model": {"storageUri": f"s3://tenure/bundles/{'e' * 64}"}}
+    stage.services.patch(stage.service, {"spec": {"predictor": other}})
+    stage.roll_out(stage.first)
+    assert stage.tags(stage.first)["rollout"] == "canary"
+    assert stage.tags(stage.second)["rollout"] == "replaced"
+
+
 def test_share_that_a_person_chose_is_kept(stage: Stage) -> None:
     stage.roll_out(stage.first)
     stage.roll_out(stage.second)
