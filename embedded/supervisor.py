@@ -111,8 +111,10 @@ class Supervisor:
         except SupervisorError:
             return None
 
-    def shut_down(self, timeout: float = 30.0) -> None:
+    def shut_down(self, timeout: float = _STUCK_SECONDS) -> None:
         """Stop every program and supervisord itself; nothing happens if it is not running.
+
+        It takes one program after the other, and gives each its own `stop_seconds`.
 
         Raises:
             SupervisorError: It has not ended after `timeout` seconds.

@@ -305,7 +305,12 @@ def test_the_callers_settings_do_not_leak_into_programs(
     supervisor.launch()
     supervisor.start(python())
     environment = psutil.Process(supervisor.list()["sleeper"].pid).environ()
-    wait(lambda: psutil.Process(supervisor.list()["sleeper"].pid).cmdline()[-1].startswith("import time"))
+    # While a process is being replaced by another program its arguments are empty.
+    wait(
+        lambda: "".join(psutil.Process(supervisor.list()["sleeper"].pid).cmdline()[-1:]).startswith(
+            "import time"
+        )
+    )
     environment = psutil.Process(supervisor.list()["sleeper"].pid).environ()
     assert "foreign" not in environment.values()
     assert not any(name.startswith("SUPERVISOR_") for name in environment)
