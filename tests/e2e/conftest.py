@@ -44,6 +44,7 @@ def _load_helper(name: str) -> Any:
     return module
 
 
+_load_helper("load")  # first: the stage imports it by the name that this gives it
 stages = _load_helper("stage")
 
 
