@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from pydantic import BaseModel
 
 from clients.errors import RefusedError
-from clients.settings import Settings
 from clients.study import open_study
 from clients.tracking import Tracking
 
@@ -24,16 +22,6 @@ class Record(BaseModel):
     state: str = "complete"
     value: float | None = 0.84
     curve: list[tuple[int, float]] = [(step, 0.5 + step / 1000) for step in range(400)]
-
-
-@pytest.fixture(scope="module")
-def tracking(tracking_settings: Settings) -> Tracking:
-    return Tracking.connect(tracking_settings)
-
-
-@pytest.fixture
-def project() -> str:
-    return f"project-{uuid4().hex[:8]}"
 
 
 def test_study_keeps_its_trials_exactly(tracking: Tracking, project: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
-
 import pytest
 
 from clients.errors import NotFoundError, RefusedError, UnreachableError
@@ -12,16 +10,6 @@ from clients.study import open_study
 from clients.tracking import CHALLENGER, CHAMPION, Tracking
 
 DIGEST = "0123456789abcdef" * 4
-
-
-@pytest.fixture(scope="module")
-def tracking(tracking_settings: Settings) -> Tracking:
-    return Tracking.connect(tracking_settings)
-
-
-@pytest.fixture
-def project() -> str:
-    return f"project-{uuid4().hex[:8]}"
 
 
 def test_metrics_tags_and_texts_reach_the_run(tracking: Tracking, project: str) -> None:
