@@ -27,6 +27,12 @@ TRANSITION = "tenure.dev/last-transition"
 PREVIOUS = "tenure.dev/previous"
 """Annotation: storage URI of the bundle that was stable before this one."""
 
+ROLLOUT = "tenure.dev/rollout"
+"""Annotation: how far the canary has come, as JSON (`tenure.judgement.Progress`)."""
+
+PROJECT_URI = "tenure.dev/project-uri"
+"""Annotation: where the project lies that the newest roll-out came with."""
+
 VARIANT_HEADER = "x-tenure-variant"
 """Request header that asks the gateway for one variant, by its predictor name or `stable`."""
 
@@ -70,6 +76,16 @@ def bundle_uri(bucket: str, digest: str) -> str:
 def snapshot_uri(bucket: str, digest: str) -> str:
     """Return where the snapshot with this SHA-256 is stored."""
     return f"s3://{bucket}/snapshots/{digest}.parquet"
+
+
+def project_uri(bucket: str, digest: str) -> str:
+    """Return where the project (canonical JSON) with this SHA-256 is stored."""
+    return f"s3://{bucket}/projects/{digest}.json"
+
+
+def events_url(detector_url: str, service: str, version: str) -> str:
+    """Return the sink of one version's events: the address says what an event itself does not."""
+    return f"{detector_url.rstrip('/')}/events/{service}/{version}"
 
 
 def digest_of(storage_uri: str) -> str:

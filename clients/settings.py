@@ -33,6 +33,15 @@ class Settings(BaseSettings):
     s3_bucket: str = Field(default="tenure", description="Bucket of snapshots and bundles.")
     tracking_url: str = Field(description="MLflow server.")
     ledger_url: SecretStr | None = Field(default=None, description="SQLAlchemy URL of the ledger.")
+    detector_url: str | None = Field(
+        default=None, description="Where events, labels and transitions go, e.g. http://detector:8080."
+    )
+    notify_urls: SecretStr | None = Field(
+        default=None, description="Whom to tell of alarms: Apprise URLs, separated by spaces."
+    )
+    gateway_stats_url: str | None = Field(
+        default=None, description="Envoy's statistics, e.g. http://127.0.0.1:9901/stats/prometheus."
+    )
     gateway_url: str = Field(description="Where customers' requests enter, e.g. http://127.0.0.1:8080.")
     ingress_domain: str = Field(
         default="tenure.example.com", description="Services answer as NAME-NAMESPACE.DOMAIN at the gateway."

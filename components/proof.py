@@ -14,7 +14,7 @@ from clients.services import Collection
 from clients.settings import Settings
 from components.variant import read_readiness
 from tenure.bundle import Bundle
-from tenure.project import Rollout
+from tenure.canary import Rollout
 
 TOLERANCE = 1e-6
 """By how much an answer may differ from the bundle's own, in probability."""

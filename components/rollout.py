@@ -251,9 +251,9 @@ class Rollout:
                 raise NotFoundError(
                     f"{self._rollout.service}: canary {self._canary} is gone: somebody took it away meanwhile"
                 )
-            if entry["trafficPercent"] > 0 or self._rollout.percent == 0:
+            if entry["trafficPercent"] > 0 or self._rollout.first_percent == 0:
                 return None
-            return {"spec": {"canary": [{**entry, "trafficPercent": self._rollout.percent}]}}
+            return {"spec": {"canary": [{**entry, "trafficPercent": self._rollout.first_percent}]}}
 
         self._services.update(self._rollout.service, add)
         logger.info("canary %s is in the InferenceService, without traffic", self._canary)

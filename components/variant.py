@@ -9,7 +9,7 @@ from typing import Any
 
 from clients import names
 from clients.services import get_condition
-from tenure.project import Rollout
+from tenure.canary import Rollout
 
 Document = dict[str, Any]
 

@@ -30,7 +30,7 @@ def check(file: Annotated[str, typer.Argument(help="The project file.")], as_jso
         "contract": f"{len(contract.features)} features, id {contract.id.name}, label {contract.label.name}",
         "objective": f"{project.training.objective}, {project.training.trials} trials",
         "gate": f"{gate.rule.replace('_', '-')} on {gate.metric}, margin {gate.margin}",
-        "rollout": f"{project.rollout.service}, canary {project.rollout.percent} %",
+        "rollout": f"{project.rollout.service}, canary {', '.join(map(str, project.rollout.steps)) or 0} %",
     }
     display.out.print(display.format_facts(facts))
     display.out.print(f"{file}: right")

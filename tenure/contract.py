@@ -7,6 +7,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Fraction = Annotated[float, Field(ge=0, le=1)]
+DnsLabel = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")]
+
 
 class Strict(BaseModel):
     """Base of every model that a person writes: unknown keys are errors, instances are immutable.

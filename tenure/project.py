@@ -7,19 +7,18 @@ import re
 from collections.abc import Hashable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from tenure.contract import Contract, Strict
+from tenure.canary import Rollout
+from tenure.contract import Contract, DnsLabel, Fraction, Strict
 from tenure.errors import ProjectError
+from tenure.monitoring import Drift, Labels, Retraining, Value
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-DnsLabel = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")]
 
 
 class Metric(StrEnum):
@@ -114,23 +113,6 @@ class Gate(Strict):
     baseline_margin: float = Field(default=0.01, ge=0)
 
 
-class Rollout(Strict):
-    """How an approved challenger meets customers."""
-
-    service: DnsLabel
-    namespace: DnsLabel = "default"
-    percent: int = Field(default=20, ge=0, le=99)
-    replicas: int = Field(default=1, ge=1, le=100)
-    canary_replicas: int = Field(default=1, ge=1, le=100)
-    ready_timeout_seconds: int = Field(default=120, ge=1, le=3600)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.canary_replicas > self.replicas:
-            raise ValueError("canary_replicas may not exceed replicas (KServe refuses it)")
-        return self
-
-
 class Project(Strict):
     """Everything a run needs to know; it travels to the components as one JSON string."""
 
@@ -143,6 +125,10 @@ class Project(Strict):
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
     rollout: Rollout
+    labels: Labels = Labels()
+    value: Value = Value()
+    drift: Drift = Drift()
+    retraining: Retraining = Retraining()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
