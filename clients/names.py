@@ -33,6 +33,15 @@ ROLLOUT = "tenure.dev/rollout"
 PROJECT_URI = "tenure.dev/project-uri"
 """Annotation: where the project lies that the newest roll-out came with."""
 
+PROVEN = "tenure.dev/proven"
+"""Annotation: the canary that its roll-out has proven, so that the pilot may judge it.
+
+JSON: its `digest`, and by which `difference` evaluation found its mean score to differ from the stable model's
+(null if unknown)."""
+
+UNRECORDED = "tenure.dev/unrecorded"
+"""Annotation: transitions that registry, ledger and events do not hold yet (JSON list, oldest first)."""
+
 VARIANT_HEADER = "x-tenure-variant"
 """Request header that asks the gateway for one variant, by its predictor name or `stable`."""
 

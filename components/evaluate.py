@@ -9,6 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clients.errors import NotFoundError
 from clients.settings import load_settings
 from clients.store import Store
 from clients.tracking import CHAMPION, Tracking
@@ -16,6 +17,7 @@ from components.tune import select_part
 from tenure.bundle import Bundle, load_bundle
 from tenure.errors import EvaluationError, RowError
 from tenure.evaluation import CHALLENGER, EvaluationReport, evaluate
+from tenure.evaluation import CHAMPION as EVALUATED_CHAMPION
 from tenure.gate import decide
 from tenure.partition import Part
 from tenure.project import Project, parse_project
@@ -130,6 +132,30 @@ def score_rows(bundle: Bundle, frame: pd.DataFrame) -> NDArray[np.float64]:
                 continue
             scores[row] = scorer.score_matrix(matrix)[0]
         return scores
+
+
+def read_difference(tracking: Tracking, run_id: str, stable: str) -> float | None:
+    """Return by how much a run's evaluation found the mean score to differ from the stable model's.
+
+    Args:
+        tracking: The tracking server.
+        run_id: The MLflow run of the challenger's study.
+        stable: Digest of the stable bundle.
+
+    Returns:
+        None when the evaluation compared with another model, or there is none.
+
+    Raises:
+        clients.errors.ClientError: The tracking server.
+    """
+    try:
+        text = tracking.load_text(run_id, "evaluation.json")
+    except NotFoundError:
+        logger.warning("run %s has no evaluation: the pilot expects equal mean scores", run_id)
+        return None
+    report = EvaluationReport.model_validate_json(text)
+    champion = report.models.get(EVALUATED_CHAMPION)
+    return report.score_difference if champion is not None and champion.version == stable[:12] else None
 
 
 def flatten_metrics(report: EvaluationReport) -> dict[str, float]:

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clients import names
-from clients.errors import ClientError, ConflictError, IntegrityError, NotFoundError, RefusedError
+from clients.errors import ClientError, ConflictError, NotFoundError, RefusedError
 from clients.services import Collection, Services
 from clients.settings import Settings, load_settings
 from clients.store import Store
 from clients.tracking import CHALLENGER, CHAMPION, Tracking, Version
+from components.evaluate import read_difference
 from components.gate import GATE
 from components.proof import Deadline, Proof, prove
+from components.shelf import store_bundle, store_project
 from components.variant import (
     BUSY,
     UNPROVEN,
     Document,
     build_canary,
+    build_logger,
     build_service,
     find_canary,
     get_annotations,
     get_stable_uri,
-    read_readiness,
+    is_unproven,
 )
 from tenure.bundle import Bundle, load_bundle
 from tenure.errors import BundleError
-from tenure.manifest import MANIFEST
 from tenure.project import Project, parse_project
 
 logger = logging.getLogger("tenure.rollout")
@@ -91,11 +93,13 @@ class Rollout:
         self._uri = names.bundle_uri(self._store.bucket, bundle.digest)
         self._canary = names.canary_name(bundle.digest)
         self._version: Version | None = None
+        self._project_uri = ""
 
     def carry_out(self) -> Outcome:
         """Do all steps; each may have been done before."""
         version = self._version = self._register()
-        self._upload()
+        store_bundle(self._store, self._bundle, self._uri)
+        self._project_uri = store_project(self._store, self._project)
         deadline = Deadline(self._rollout.ready_timeout_seconds)
         try:
             outcome = self._place(version, deadline)
@@ -141,35 +145,14 @@ class Rollout:
         logger.info("%s version %s is bundle %s", name, version.version, self._bundle.version)
         return version
 
-    def _upload(self) -> None:
-        """Store the bundle, and read it back to verify every byte there."""
-        if self._store.exists(f"{self._uri}/{MANIFEST}"):
-            try:
-                self._verify_stored()
-            except (BundleError, NotFoundError) as error:
-                logger.warning("the stored bundle is not whole, storing it again: %s", error)
-            else:
-                return
-        for stored in self._store.list(self._uri):
-            self._store.delete(stored.uri)
-        self._store.upload_directory(self._bundle.directory, self._uri)
-        try:
-            self._verify_stored()
-        except BundleError as error:
-            raise IntegrityError(
-                f"{self._uri}: what comes back is not what was stored: {error}. Check the object store's disk"
-            ) from error
-
-    def _verify_stored(self) -> None:
-        with tempfile.TemporaryDirectory() as directory:
-            load_bundle(self._store.download_directory(self._uri, Path(directory)), self._bundle.digest)
-
     def _place(self, version: Version, deadline: Deadline) -> Outcome:
         """Make the bundle stable or canary, and prove it."""
         service = self._services.find(self._rollout.service)
         if service is None:
             try:
-                service = self._services.create(build_service(self._rollout, self._project.name, self._uri))
+                service = self._services.create(
+                    build_service(self._rollout, self._project.name, self._uri, self._settings.detector_url)
+                )
                 logger.info("created InferenceService %s", self._rollout.service)
             except ConflictError:
                 logger.info("somebody else created InferenceService %s first", self._rollout.service)
@@ -205,9 +188,11 @@ class Rollout:
         def change(service: Document) -> Document | None:
             if not is_unproven(service):
                 return None
+            logger_key = build_logger(self._rollout, self._uri, self._settings.detector_url)
+            predictor = {"model": {"storageUri": self._uri}, **(logger_key or {"logger": None})}
             return {
                 "metadata": {"annotations": {UNPROVEN: self._bundle.digest}},
-                "spec": {"predictor": {"model": {"storageUri": self._uri}}, "canary": None},
+                "spec": {"predictor": predictor, "canary": None},
             }
 
         logger.info("the first model never answered: replacing it")
@@ -218,9 +203,10 @@ class Rollout:
         proof = prove(self._services, self._settings, self._rollout, self._bundle, variant, deadline)
 
         def change(current: Document) -> Document | None:
-            if UNPROVEN not in get_annotations(current):
+            marks = get_annotations(current)
+            if UNPROVEN not in marks and marks.get(names.PROJECT_URI) == self._project_uri:
                 return None
-            return {"metadata": {"annotations": {UNPROVEN: None}}}
+            return {"metadata": {"annotations": {UNPROVEN: None, names.PROJECT_URI: self._project_uri}}}
 
         first = UNPROVEN in get_annotations(service)
         self._services.update(self._rollout.service, change)
@@ -243,7 +229,8 @@ class Rollout:
                 return None
             replaced.extend(item["predictor"] for item in others)
             # One canary at a time: a newer challenger takes the place of an unfinished one.
-            return {"spec": {"canary": [entry or build_canary(self._rollout, self._uri, 0)]}}
+            canary = entry or build_canary(self._rollout, self._uri, 0, self._settings.detector_url)
+            return {"spec": {"canary": [canary]}}
 
         def give_traffic(service: Document) -> Document | None:
             entry = find_canary(service, self._uri)
@@ -251,9 +238,19 @@ class Rollout:
                 raise NotFoundError(
                     f"{self._rollout.service}: canary {self._canary} is gone: somebody took it away meanwhile"
                 )
-            if entry["trafficPercent"] > 0 or self._rollout.first_percent == 0:
-                return None
-            return {"spec": {"canary": [{**entry, "trafficPercent": self._rollout.first_percent}]}}
+            marks = get_annotations(service)
+            known = json.loads(marks.get(names.PROVEN, "{}")).get("digest") == self._bundle.digest
+            if known and marks.get(names.PROJECT_URI) == self._project_uri:
+                return None  # the pilot has taken over: the share is its own, or a person's
+            stable = names.digest_of(get_stable_uri(service))
+            difference = read_difference(self._tracking, self._run_id, stable)
+            proven = json.dumps({"digest": self._bundle.digest, "difference": difference}, sort_keys=True)
+            new = {names.PROJECT_URI: self._project_uri, names.PROVEN: proven}
+            patch: Document = {"metadata": {"annotations": new}}
+            if entry["trafficPercent"] == 0 and not known:
+                share = self._rollout.first_percent
+                patch["spec"] = {"canary": [{**entry, "trafficPercent": share}]}
+            return patch
 
         self._services.update(self._rollout.service, add)
         logger.info("canary %s is in the InferenceService, without traffic", self._canary)
@@ -310,8 +307,3 @@ class Rollout:
             return None
         rest: list[Any] = [item for item in service["spec"]["canary"] if item != entry]
         return {"spec": {"canary": rest or None}}
-
-
-def is_unproven(service: Document) -> bool:
-    """Say whether the stable model is a first one that has never been seen ready."""
-    return UNPROVEN in get_annotations(service) and not read_readiness(service, None).ready

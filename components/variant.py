@@ -29,8 +29,11 @@ class Readiness:
     blocked: bool = False
 
 
-def build_service(rollout: Rollout, project: str, uri: str) -> Document:
-    """Return a new InferenceService whose stable model is the bundle at `uri`, not yet proven."""
+def build_service(rollout: Rollout, project: str, uri: str, sink: str | None = None) -> Document:
+    """Return a new InferenceService whose stable model is the bundle at `uri`, not yet proven.
+
+    `sink` is the detector's address; None logs nothing.
+    """
     return {
         "metadata": {
             "name": rollout.service,
@@ -38,21 +41,39 @@ def build_service(rollout: Rollout, project: str, uri: str) -> Document:
             "labels": {names.PROJECT_LABEL: project},
             "annotations": {names.DEPLOYMENT_MODE: "Standard", UNPROVEN: names.digest_of(uri)},
         },
-        "spec": {"predictor": {"minReplicas": rollout.replicas, "model": _build_model(uri)}},
+        "spec": {
+            "predictor": {
+                "minReplicas": rollout.replicas,
+                "model": _build_model(uri),
+                **build_logger(rollout, uri, sink),
+            }
+        },
     }
 
 
-def build_canary(rollout: Rollout, uri: str, percent: int) -> Document:
-    """Return the `spec.canary` entry for the bundle at `uri`."""
+def build_canary(rollout: Rollout, uri: str, percent: int, sink: str | None = None) -> Document:
+    """Return the `spec.canary` entry for the bundle at `uri`; `sink` as for `build_service`."""
     return {
         "predictor": {
             "name": names.canary_name(names.digest_of(uri)),
             "minReplicas": rollout.canary_replicas,
             # KServe's schema wants the name here, and forbids it in spec.predictor.
             "model": {"name": "kserve-container", **_build_model(uri)},
+            **build_logger(rollout, uri, sink),
         },
         "trafficPercent": percent,
     }
+
+
+def build_logger(rollout: Rollout, uri: str, sink: str | None) -> Document:
+    """Return the predictor's `logger` key for the bundle at `uri`; nothing without a sink.
+
+    The address names the version, for the events do not.
+    """
+    if sink is None:
+        return {}
+    version = names.digest_of(uri)[:12]
+    return {"logger": {"mode": "all", "url": names.events_url(sink, rollout.service, version)}}
 
 
 def list_canaries(service: Mapping[str, Any]) -> list[Document]:
@@ -104,6 +125,11 @@ def read_readiness(service: Mapping[str, Any], canary: str | None) -> Readiness:
     if model.get("lastFailureInfo") and canary is None:
         text += f"; last failure: {model['lastFailureInfo']}"
     return Readiness(ready, text, model.get("transitionStatus") == "BlockedByFailedLoad")
+
+
+def is_unproven(service: Document) -> bool:
+    """Say whether the stable model is a first one that has never been seen ready."""
+    return UNPROVEN in get_annotations(service) and not read_readiness(service, None).ready
 
 
 def _build_model(uri: str) -> Document:

@@ -93,6 +93,8 @@ class EvaluationReport(Record):
         differences: `challenger-X` for every other model X -> metric -> challenger minus X, in the metric's
             own unit and sign (for log-loss, Brier and calibration error a negative one is the better one).
         slice_differences: Challenger minus champion in `metric`, per slice; empty without a champion.
+        score_difference: Mean of challenger's minus champion's probability over the rows; None without a
+            champion.
     """
 
     project: str
@@ -105,6 +107,7 @@ class EvaluationReport(Record):
     models: dict[str, ModelEvaluation]
     differences: dict[str, dict[str, Interval]]
     slice_differences: list[Slice]
+    score_difference: float | None = None
 
 
 def evaluate(
@@ -180,6 +183,11 @@ def evaluate(
             if name != CHALLENGER
         },
         slice_differences=slice_differences,
+        score_difference=(
+            float(np.mean(models[CHALLENGER][0]) - np.mean(models[CHAMPION][0]))
+            if CHAMPION in models
+            else None
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +15,19 @@ import pytest
 from clients import names
 from clients.errors import ClientError, IntegrityError, NotFoundError, RefusedError, UnreachableError
 from clients.services import Collection
-from clients.settings import Settings
+from clients.settings import Settings, load_settings
 from clients.store import Store
 from clients.tracking import CHALLENGER, CHAMPION, Tracking
-from components import rollout
+from components import evaluate, rollout
 from components.proof import Deadline
+from components.tune import select_part
 from components.variant import UNPROVEN
+from tenure.bundle import load_bundle
 from tenure.errors import BundleError
+from tenure.evaluation import EvaluationReport
+from tenure.partition import Part
+from tenure.project import parse_project
+from tenure.snapshot import read_snapshot
 
 
 @dataclasses.dataclass
@@ -86,7 +93,11 @@ def test_first_model_becomes_stable_and_champion(stage: Stage, store: Store) -> 
     document = stage.get()
     uri = f"s3://tenure/bundles/{stage.first.bundle_digest}"
     assert document["metadata"]["labels"] == {names.PROJECT_LABEL: stage.name}
-    assert document["metadata"]["annotations"] == {names.DEPLOYMENT_MODE: "Standard"}
+    marks = document["metadata"]["annotations"]
+    assert set(marks) == {names.DEPLOYMENT_MODE, names.PROJECT_URI}
+    stored = parse_project(store.get_bytes(marks[names.PROJECT_URI]).decode())
+    assert stored == stage.first.project.model_copy(update={"rollout": stored.rollout})
+    assert stored.rollout.service == stage.service
     assert document["spec"] == {
         "predictor": {
             "minReplicas": 1,
@@ -336,8 +347,60 @@ def test_waits_while_a_person_is_obeyed(stage: Stage) -> None:
 
 def test_dark_launch_gets_no_traffic(stage: Stage) -> None:
     stage.roll_out(stage.first)
-    assert "0 %" in stage.roll_out(stage.second, percent=0)
+    assert "0 %" in stage.roll_out(stage.second, mirror_percent=50)
     assert stage.get()["spec"]["canary"][0]["trafficPercent"] == 0
+    assert names.PROVEN in stage.get()["metadata"]["annotations"]
+
+
+def test_share_of_a_proven_canary_is_left_to_the_pilot(stage: Stage) -> None:
+    """It may have taken all traffic away for harm, and be about to remove the entry."""
+    stage.roll_out(stage.first)
+    stage.roll_out(stage.second)
+    entry = stage.get()["spec"]["canary"][0]
+    stage.services.patch(stage.service, {"spec": {"canary": [{**entry, "trafficPercent": 0}]}})
+    assert "0 %" in stage.roll_out(stage.second)
+    assert stage.get()["spec"]["canary"][0]["trafficPercent"] == 0
+
+
+def test_evaluation_tells_the_pilot_which_difference_to_expect(stage: Stage) -> None:
+    stage.roll_out(stage.first)
+    directory = stage.directory
+    text, rows = stage.second.text, str(stage.second.rows)
+    evaluate.run(
+        text,
+        rows,
+        str(stage.second.bundle),
+        stage.second.run_id,
+        str(directory / "evaluation.json"),
+        str(directory / "report.html"),
+    )
+    report = EvaluationReport.model_validate_json((directory / "evaluation.json").read_text())
+    stage.roll_out(stage.second)
+    proven = json.loads(stage.get()["metadata"]["annotations"][names.PROVEN])
+    assert proven == {"digest": stage.second.bundle_digest, "difference": report.score_difference}
+    held_out = select_part(read_snapshot(stage.second.rows), Part.HELD_OUT, stage.second.project)
+    means = [
+        evaluate.score_rows(load_bundle(model.bundle), held_out).mean()
+        for model in (stage.second, stage.first)
+    ]
+    assert report.score_difference == pytest.approx(means[0] - means[1], abs=1e-12)
+    assert report.score_difference != 0
+
+
+def test_predictions_are_logged_to_the_version_s_own_address(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TENURE_DETECTOR_URL", "http://detector:8080/")
+    load_settings.cache_clear()
+    stage.roll_out(stage.first)
+    stage.roll_out(stage.second)
+    spec = stage.get()["spec"]
+    for predictor, model in (
+        (spec["predictor"], stage.first),
+        (spec["canary"][0]["predictor"], stage.second),
+    ):
+        url = f"http://detector:8080/events/{stage.service}/{model.bundle_digest[:12]}"
+        assert predictor["logger"] == {"mode": "all", "url": url}
 
 
 def test_failing_clean_up_does_not_hide_the_cause(

@@ -40,6 +40,8 @@ def loop(platform: Any) -> Iterator[Any]:
     document = yaml.safe_load(platform.project_file.read_text(encoding="utf-8"))
     document["name"] = SERVICE
     document["rollout"]["service"] = SERVICE
+    # Here a person decides: the pilot itself never has evidence enough.
+    document["rollout"] |= {"promotion": "manual", "min_requests": 1_000_000}
     file = platform.project_file.with_name("loop.yaml")
     file.write_text(yaml.safe_dump(document), encoding="utf-8")
     loop = replace(platform, project_file=file)
@@ -136,7 +138,7 @@ def test_second_run_makes_a_canary(loop: Any, client: InferenceClient, held_out:
     assert read_stable(loop) == stable != digest
     (canary,) = loop.read_service()["spec"]["canary"]
     assert canary["predictor"]["name"] == names.canary_name(digest)
-    assert canary["trafficPercent"] == loop.project.rollout.percent == 20
+    assert canary["trafficPercent"] == loop.project.rollout.first_percent == 20
     weights = {f"{SERVICE}-predictor": 80, f"{SERVICE}-{names.canary_name(digest)}-predictor": 20}
     wait_for(lambda: loop.read_weights() == weights, 20, "the split")
 

@@ -204,7 +204,7 @@ def test_a_run_whose_upload_is_spoiled_fails_and_takes_its_canary_away(stage: An
     stage.set_up()
     before, pid = stage.read(), stage.find_pid()
     file = stage.write_project(
-        rollout={"ready_timeout_seconds": 8, "percent": 50}, gate={"margin": 0.2, "slice_margin": 0.5}
+        rollout={"ready_timeout_seconds": 8, "steps": [50]}, gate={"margin": 0.2, "slice_margin": 0.5}
     )
     with stage.load(rate=100) as load, spoil_uploads(stage, lambda uri: corrupt(stage, uri)) as server:
         answer = stage.tenure("run", "--json", "-p", str(file), check=False)
