@@ -36,8 +36,8 @@ PROJECT_URI = "tenure.dev/project-uri"
 PROVEN = "tenure.dev/proven"
 """Annotation: the canary that its roll-out has proven, so that the pilot may judge it.
 
-JSON: its `digest`, and by which `difference` evaluation found its mean score to differ from the stable model's
-(null if unknown)."""
+JSON: its `digest`, and the `difference` that evaluation found between its mean score and that of the stable
+model (null if unknown)."""
 
 UNRECORDED = "tenure.dev/unrecorded"
 """Annotation: transitions that registry, ledger and events do not hold yet (JSON list, oldest first)."""
