@@ -43,3 +43,7 @@ class BundleError(TenureError):
 
 class EvaluationError(TenureError):
     """A model cannot be judged: too few held-out rows, or one class only."""
+
+
+class SimulationError(TenureError):
+    """Customers cannot be simulated: an unknown scenario, or one that speaks of columns that are not there."""
