@@ -176,10 +176,13 @@ class Stream:
 def _list_rows(frame: pd.DataFrame, contract: Contract) -> list[dict[str, Any]]:
     """Return the features as plain Python values, None for missing."""
     names = [column.name for column in contract.features]
-    columns = []
-    for name in names:
-        column = frame[name].astype(object)
-        columns.append(column.where(column.notna(), None).tolist())
+    columns = [
+        [
+            None if missing else value
+            for value, missing in zip(frame[name].tolist(), frame[name].isna(), strict=True)
+        ]
+        for name in names
+    ]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
