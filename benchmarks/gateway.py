@@ -50,7 +50,7 @@ def roll_out(settings: Settings, project: Project, folder: Path) -> None:
         source = folder / f"{count}.csv"
         source.write_bytes(b"".join(lines[:count]))
         arguments = {"project": project.model_dump_json(), "source": str(source)}
-        run = runs.wait(runs.submit(PIPELINE, arguments, f"{count} lines", project.name), 900)
+        run = runs.wait(runs.start(runs.upload(PIPELINE), arguments, f"{count} lines", project.name), 900)
         if not run.succeeded:
             raise SystemExit(f"the run ended {run.state}: {run.error}")
 

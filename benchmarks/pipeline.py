@@ -59,7 +59,7 @@ def time_run(runs: Runs, project: Path) -> tuple[float, dict[str, float]]:
     """Return the seconds of a pipeline run from its submission to its end, and of each step."""
     plan = load_project(project)
     started = time.perf_counter()
-    run_id = runs.submit(PIPELINE, {"project": plan.model_dump_json()}, "benchmark", plan.name)
+    run_id = runs.start(runs.upload(PIPELINE), {"project": plan.model_dump_json()}, "benchmark", plan.name)
     run = runs.wait(run_id, 900)
     seconds = time.perf_counter() - started
     if not run.succeeded:

@@ -69,12 +69,12 @@ def run(
 def submit(
     runs: Runs, project: Project, *, source: str, name: str, reason: str, pipeline: Path = PIPELINE
 ) -> str:
-    """Submit the training pipeline for a project and return the run's id."""
+    """Upload the training pipeline unless it is the newest there, start a run of it, return its id."""
     if source and "://" not in source:
         source = str(Path(source).resolve())
     arguments = {"project": project.model_dump_json(), "source": source, "reason": reason}
     title = name or f"{project.name} {time.strftime('%Y-%m-%d %H:%M:%S')}"
-    return runs.submit(pipeline, arguments, title, project.name)
+    return runs.start(runs.upload(pipeline), arguments, title, project.name)
 
 
 def follow_run(runs: Runs, run_id: str, timeout: float = 3600) -> Run:

@@ -1,13 +1,16 @@
 """Runs against the laptop platform's real server of pipeline runs."""
 
 # No `from __future__ import annotations`: kfp reads the annotations as objects.
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -102,7 +105,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_run_is_followed_to_its_end(
     runs: Runs, packages: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_id = runs.submit(packages["greet"], {"name": "you"}, "first run", "tests")
+    run_id = runs.start(runs.upload(packages["greet"], "greet"), {"name": "you"}, "first run", "tests")
     seen: list[Run] = []
     run = runs.wait(run_id, 60, seen.append)
     assert run.done
@@ -120,7 +123,7 @@ def test_run_is_followed_to_its_end(
 
 
 def test_failed_run_tells_the_step_and_its_error(runs: Runs, packages: dict[str, Path]) -> None:
-    run_id = runs.submit(packages["fail"], {"name": "you"}, "bad run", "tests")
+    run_id = runs.start(runs.upload(packages["fail"], "fail"), {"name": "you"}, "bad run", "tests")
     run = runs.wait(run_id, 60)
     assert (run.state, run.succeeded) == ("FAILED", False)
     assert run.error is not None
@@ -131,7 +134,7 @@ def test_failed_run_tells_the_step_and_its_error(runs: Runs, packages: dict[str,
 
 
 def test_run_is_ended(runs: Runs, packages: dict[str, Path]) -> None:
-    run_id = runs.submit(packages["linger"], {"name": "you"}, "long run", "tests")
+    run_id = runs.start(runs.upload(packages["linger"], "linger"), {"name": "you"}, "long run", "tests")
     with pytest.raises(RefusedError, match=r"still \w+ after 0.5 s"):
         runs.wait(run_id, 0.5)
     runs.terminate(run_id)
@@ -142,11 +145,58 @@ def test_what_is_missing_is_not_found(runs: Runs, packages: dict[str, Path]) -> 
     with pytest.raises(NotFoundError):
         runs.get("00000000-0000-0000-0000-000000000000")
     with pytest.raises(RefusedError, match="no such compiled pipeline"):
-        runs.submit("none.yaml", {}, "run", "tests")
-    run_id = runs.submit(packages["greet"], {"name": "you"}, "run", "tests")
+        runs.upload("none.yaml")
+    run_id = runs.start(runs.upload(packages["greet"], "greet"), {"name": "you"}, "run", "tests")
     runs.wait(run_id, 60)
     with pytest.raises(NotFoundError, match="greet"):
         runs.log(run_id, "nonsense")
+
+
+def test_upload_is_repeated_without_effect_and_the_last_one_is_the_newest(
+    runs: Runs, packages: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(NotFoundError, match="tenure up"):
+        runs.find_version("series")
+    first = runs.upload(packages["greet"], "series")
+    digest = hashlib.sha256(packages["greet"].read_bytes()).hexdigest()
+    assert first.name == digest[:12]
+    assert runs.upload(shutil.copy(packages["greet"], tmp_path / "other.yaml"), "series") == first
+    assert runs.find_version("series") == first
+    second = runs.upload(packages["fail"], "series")
+    assert (second.pipeline_id, second != first) == (first.pipeline_id, True)
+    assert runs.find_version("series") == second
+    third = runs.upload(packages["greet"], "series")
+    assert third.name == f"{digest[:12]}-2"
+    assert runs.find_version("series") == third == runs.upload(packages["greet"], "series")
+
+
+def test_uploads_at_the_same_time_are_one_version(settings: Settings, packages: dict[str, Path]) -> None:
+    several = [Runs.connect(settings) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda one: one.upload(packages["greet"], "contested"), several))
+    assert len(set(found)) == 1
+
+
+def test_run_is_found_by_its_whole_name(runs: Runs, packages: dict[str, Path]) -> None:
+    assert runs.find("drift-123") is None
+    assert runs.find("drift-123", "nobody's") is None
+    version = runs.upload(packages["greet"], "greet")
+    first = runs.start(version, {"name": "you"}, "drift-123", "found")
+    runs.start(version, {"name": "you"}, "drift-1234", "found")
+    found = runs.find("drift-123")
+    assert found is not None
+    assert (found.id, found.name) == (first, "drift-123")
+    assert runs.find("drift-123", "found") is not None
+    assert runs.find("drift-123", "tests") is None
+    again = runs.start(version, {"name": "you"}, "drift-123", "found")
+    newest = runs.find("drift-123")
+    assert newest is not None
+    assert newest.id == again
+
+
+def test_wrong_argument_is_refused_with_its_name(runs: Runs, packages: dict[str, Path]) -> None:
+    with pytest.raises(RefusedError, match="'nmae' is not a parameter"):
+        runs.start(runs.upload(packages["greet"], "greet"), {"nmae": "you"}, "run", "tests")
 
 
 def test_wrong_token_is_refused_and_not_told(settings: Settings) -> None:
