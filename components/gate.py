@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from clients.notification import Notifier
 from clients.settings import load_settings
 from clients.tracking import Tracking
 from tenure.evaluation import EvaluationReport
@@ -18,7 +19,7 @@ GATE = "gate"
 
 
 def run(project: str, evaluation_path: str, run_id: str, decision_path: str) -> bool:
-    """Write the decision with every reason (Markdown) and tag the study's run with it.
+    """Write the decision with every reason (Markdown), tag the study's run with it, and tell people of a no.
 
     Args:
         project: The project as JSON.
@@ -34,7 +35,8 @@ def run(project: str, evaluation_path: str, run_id: str, decision_path: str) -> 
     decision = decide(report, settings.gate)
     text = decision.to_markdown()
     Path(decision_path).write_text(text, encoding="utf-8")
-    tracking = Tracking.connect(load_settings())
+    platform = load_settings()
+    tracking = Tracking.connect(platform)
     reasons = [reason for reason in decision.reasons if reason.passed == decision.approved]
     tracking.set_tags(
         run_id,
@@ -46,4 +48,8 @@ def run(project: str, evaluation_path: str, run_id: str, decision_path: str) -> 
     tracking.log_text(run_id, text, "decision.md")
     for reason in decision.reasons:
         logger.info("%s %s: %s", "passed" if reason.passed else "FAILED", reason.rule, reason.text)
+    if not decision.approved:
+        failed = "\n".join(f"{reason.rule}: {reason.text}" for reason in reasons)
+        body = f"{failed}\nThe model that serves stays. Study: MLflow run {run_id}"
+        Notifier.connect(platform).notify("gate", f"{settings.name}: the gate rejected a challenger", body)
     return decision.approved
