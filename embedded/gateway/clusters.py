@@ -72,6 +72,9 @@ def _build_service(service: Service, protocol: str, guarded: bool) -> Document:
         "lb_policy": "LEAST_REQUEST",
         "circuit_breakers": _LIMITS,
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        # Status codes are counted at the pair that a request came by, and not at all for what was asked again
+        # elsewhere: only the process's own counters tell how often it failed.
+        "track_cluster_stats": {"per_endpoint_stats": True},
         "typed_extension_protocol_options": {_PROTOCOL_OPTIONS: _build_protocol(protocol)},
         "load_assignment": {
             "cluster_name": name,
