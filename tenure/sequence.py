@@ -1,0 +1,217 @@
+"""Tests that may be looked at all the time: e-values for two shares and for bounded means, and their bounds.
+
+An e-value is a number that is at most 1 on average as long as a hypothesis holds; a sequence of them built as
+a betting game exceeds 1/level at *any* time with probability at most `level` (Ville 1939). So whoever rejects
+once it does may look after every request, stop when he likes and go on later. A bound is where the rejected
+hypotheses end: a confidence sequence (Darling and Robbins 1967; Howard, Ramdas, McAuliffe and Sekhon 2021).
+
+*Two shares.* Requests go to one of two arms by chance. For an alternative (canary fails with p, stable with
+q) each request multiplies the e-value by P(outcome | arm; p, q) / P(outcome | arm; r + d, r), where (r + d,
+r) is the hypothesis "canary - stable = d" nearest to the alternative in Kullback-Leibler divergence: the
+reverse information projection, which makes it an e-value for every hypothesis on the other side of d, as
+these are convex (Turner, Ly and Gruenwald 2024; Turner and Gruenwald 2023). For d = 0 the factor is one
+over the chance of an arm given the outcome, so all that it takes is that the arm is drawn by chance: how
+often requests fail may change from moment to moment (an outage, a busy hour), as long as it does so for
+both arms. The share of the canary is taken as it came out within each stratum; strata are the spans in
+which it was constant. A mixture over a grid of alternatives (fixed beforehand) is an e-value again.
+
+*Means of bounded values.* For the hypothesis "mean <= m" each value x multiplies the e-value by 1 + f (x -
+m) / (m - lowest) with a fraction f in (0, 1): Waudby-Smith and Ramdas (2023), here mixed over a grid of
+fractions, as Cover's universal portfolio does (Orabona and Jun 2021). A product does not depend on the
+order of its factors, so nor do these numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Stratum = tuple[int, int, int, int]
+"""Hits and trials of the canary, hits and trials of the stable version."""
+
+_GAPS = np.array([0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 0.8])
+_LEVELS = 1 / (1 + np.exp(-np.linspace(-9.2, 2.3, 24)))  # shares from 0.0001 to 0.91
+_FRACTIONS = 0.98 * 1.6 ** -np.arange(16.0)
+_ROUNDS = 18
+_BINS = 2048
+
+
+def weigh_excess(strata: ArrayLike, difference: float) -> Floats:
+    """Weigh the evidence against "the canary's share exceeds the stable's by at most `difference`".
+
+    Args:
+        strata: Hits and trials of the canary, hits and trials of the stable version, shape [..., strata, 4].
+            Vectorised over all leading axes.
+        difference: In (-1, 1).
+
+    Returns:
+        Logarithm of the e-value, shape [...].
+    """
+    return _weigh_shares(np.asarray(strata, dtype=np.float64), difference, 1)
+
+
+def weigh_shortfall(strata: ArrayLike, difference: float) -> Floats:
+    """Weigh the evidence against "the canary's share exceeds the stable's by at least `difference`".
+
+    Args and returned value are those of `weigh_excess`.
+    """
+    return _weigh_shares(np.asarray(strata, dtype=np.float64), difference, -1)
+
+
+@lru_cache(maxsize=256)
+def bound_difference(strata: tuple[Stratum, ...], low_level: float, high_level: float) -> tuple[float, float]:
+    """Bound the difference of two shares, canary minus stable, at all times.
+
+    Args:
+        strata: As in `weigh_excess`.
+        low_level: Chance that the lower bound is ever above the truth.
+        high_level: Chance that the upper bound is ever below the truth.
+
+    Returns:
+        Lower and upper bound in [-1, 1].
+    """
+    counts = np.array(strata, dtype=np.float64).reshape(-1, 4)
+    totals = counts.sum(axis=0)
+    if not totals[1] or not totals[3]:
+        return -1.0, 1.0
+    estimate = float(totals[0] / totals[1] - totals[2] / totals[3])
+    low = _bisect(lambda d: float(weigh_excess(counts, d)) >= -np.log(low_level), -1.0, estimate)
+    high = _bisect(lambda d: float(weigh_shortfall(counts, d)) >= -np.log(high_level), 1.0, estimate)
+    return low, high
+
+
+def weigh_mean(values: ArrayLike, mean: float, lowest: float) -> float:
+    """Weigh the evidence against "the mean is at most `mean`".
+
+    Args:
+        values: Shape [values], each at least `lowest`, as the hypothesis' mean is.
+        mean: Above `lowest`.
+        lowest: The least possible value.
+
+    Returns:
+        Logarithm of the e-value; the order of the values does not matter.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    return _weigh_mean(array, np.ones(len(array)), mean, lowest)
+
+
+def bound_mean(
+    values: ArrayLike, lowest: float, highest: float, low_level: float, high_level: float
+) -> tuple[float, float]:
+    """Bound the mean of values in [lowest, highest] at all times.
+
+    More than a few thousand values are rounded outwards to 2,048 steps of their range, so that the time that
+    it takes does not grow with their number.
+
+    Args:
+        values: Shape [values].
+        lowest: The least possible value.
+        highest: The greatest possible value.
+        low_level: Chance that the lower bound is ever above the truth.
+        high_level: Chance that the upper bound is ever below the truth.
+
+    Returns:
+        Lower and upper bound in [lowest, highest].
+
+    Raises:
+        ValueError: A value is not in [lowest, highest].
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if not len(array):
+        return lowest, highest
+    if not (array.min() >= lowest and array.max() <= highest):
+        raise ValueError(
+            f"values from {array.min()} to {array.max()} are not all in [{lowest}, {highest}]: "
+            "the bounds would mean nothing"
+        )
+    low = _bound_below(array, lowest, highest, low_level)
+    high = -_bound_below(-array, -highest, -lowest, high_level)
+    return low, high
+
+
+def _weigh_shares(strata: Floats, difference: float, sign: int) -> Floats:
+    """Mix over alternatives on the side `sign` of the hypothesis "canary - stable = difference"."""
+    gaps = sign * _GAPS
+    if sign * difference < 0:  # equality is an alternative then, and the likeliest
+        gaps = np.append(gaps, -difference)
+    q = np.repeat(_LEVELS, len(gaps))
+    p = q + difference + np.tile(gaps, len(_LEVELS))
+    usable = (p > 0) & (p < 1)
+    p, q = p[usable], q[usable]
+    canary_hits, canary, stable_hits, stable = np.moveaxis(strata[..., None], -2, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(canary + stable > 0, canary / (canary + stable), 0.5)
+    null = _project(p, q, share, difference)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        logs = (
+            canary_hits * np.log(p / (null + difference))
+            + (canary - canary_hits) * np.log((1 - p) / (1 - null - difference))
+            + stable_hits * np.log(q / null)
+            + (stable - stable_hits) * np.log((1 - q) / (1 - null))
+        )
+    # An arm without a request tells nothing of the other.
+    logs = np.where((canary > 0) & (stable > 0), logs, 0.0).sum(axis=-2)
+    return _mix(logs)
+
+
+def _project(p: Floats, q: Floats, share: Floats, difference: float) -> Floats:
+    """Find the stable share r whose hypothesis (r + difference, r) is nearest to (p, q).
+
+    Minimises share * KL(p, r + difference) + (1 - share) * KL(q, r), which is convex in r, by bisecting its
+    derivative (times the positive denominators).
+    """
+    if difference == 0:
+        mixed: Floats = share * p + (1 - share) * q
+        return mixed
+    lowest, highest = max(0.0, -difference), min(1.0, 1 - difference)
+    ends = np.clip(q, lowest, highest), np.clip(p - difference, lowest, highest)
+    shape = np.broadcast_shapes(share.shape, p.shape)
+    left, right = np.broadcast_to(np.minimum(*ends), shape), np.broadcast_to(np.maximum(*ends), shape)
+    for _ in range(36):
+        r = (left + right) / 2
+        c = r + difference
+        rising = share * (c - p) * r * (1 - r) + (1 - share) * (r - q) * c * (1 - c) > 0
+        left, right = np.where(rising, left, r), np.where(rising, r, right)
+    middle: Floats = (left + right) / 2
+    return middle
+
+
+def _weigh_mean(values: Floats, counts: Floats, mean: float, lowest: float) -> float:
+    bets = np.log1p(_FRACTIONS[:, None] * ((values - mean) / (mean - lowest)))
+    return float(_mix(bets @ counts))
+
+
+def _bound_below(values: Floats, lowest: float, highest: float, level: float) -> float:
+    counts = np.ones(len(values))
+    mean = float(values.mean())
+    if len(values) > 2 * _BINS:
+        bins = np.floor((values - lowest) * (_BINS / (highest - lowest))).astype(np.intp)
+        counts = np.bincount(bins, minlength=_BINS + 1).astype(np.float64)
+        held = counts > 0
+        values = lowest + np.flatnonzero(held) * ((highest - lowest) / _BINS)
+        counts = counts[held]
+    return _bisect(lambda m: _weigh_mean(values, counts, m, lowest) >= -np.log(level), lowest, mean)
+
+
+def _bisect(is_rejected: Callable[[float], bool], outer: float, inner: float) -> float:
+    """Return the innermost hypothesis that is known to be rejected, `outer` if none is."""
+    for _ in range(_ROUNDS):
+        middle = (outer + inner) / 2
+        if middle in (outer, inner):
+            break
+        if is_rejected(middle):
+            outer = middle
+        else:
+            inner = middle
+    return outer
+
+
+def _mix(logs: Floats) -> Floats:
+    """Average e-values given as logarithms over the last axis."""
+    peak = logs.max(axis=-1, keepdims=True)
+    mixed: Floats = peak[..., 0] + np.log(np.exp(logs - peak).mean(axis=-1))
+    return mixed
