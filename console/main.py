@@ -7,7 +7,7 @@ import sys
 import typer
 
 from clients.errors import ClientError
-from console import demonstration, display, platform, prediction, project, rollout, training
+from console import demonstration, display, platform, prediction, project, rollout, simulate, training
 from console.errors import ConsoleError, find_exit_code
 from tenure import __version__
 from tenure.errors import TenureError
@@ -32,6 +32,7 @@ app.command()(platform.logs)
 app.command()(platform.env)
 app.command()(training.run)
 app.command()(prediction.predict)
+app.command()(simulate.simulate)
 app.command()(demonstration.demo)
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(project.app, name="project")
