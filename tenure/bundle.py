@@ -140,7 +140,10 @@ class Bundle:
         return self._data[name]
 
     def reference(self) -> pd.DataFrame:
-        """Return the sample of training rows: the features, and `score`, their out-of-fold probability."""
+        """Return the sample of training rows: the features, their out-of-fold `score`, and their `label`.
+
+        The label is 1 for a customer who left and 0 for one who stayed.
+        """
         return decode_reference(self._data[REFERENCE])
 
     def probe(self) -> list[dict[str, Any]]:

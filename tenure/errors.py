@@ -47,3 +47,7 @@ class EvaluationError(TenureError):
 
 class SimulationError(TenureError):
     """Customers cannot be simulated: an unknown scenario, or one that speaks of columns that are not there."""
+
+
+class DriftError(TenureError):
+    """A window cannot be compared with a reference: columns, scores or labels do not fit."""

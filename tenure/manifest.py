@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tenure.canonical import dump_canonical, load_canonical
 from tenure.errors import BundleError
 
-FORMAT = 1
+FORMAT = 2  # 2: the reference has labels
 MANIFEST = "manifest.json"
 
 

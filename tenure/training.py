@@ -10,6 +10,7 @@ import numpy as np
 
 from tenure.booster import build_parameters, fit_booster, predict_margins
 from tenure.calibration import Calibrator
+from tenure.drift.reference import LABEL, SCORE
 from tenure.errors import TrainingError
 from tenure.featuriser import Featuriser, encode_labels
 from tenure.graph import convert_booster, open_session, run_session
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 REFERENCE_ROWS = 5000
 PROBE_ROWS = 20
 CHECKED_ROWS = 2000
-SCORE = "score"  # the reference's column beside the features
 TOLERANCE = 1e-6  # by which ONNX Runtime may differ from XGBoost, in probability
 
 
@@ -47,7 +47,8 @@ class TrainedModel:
         rows: Training rows with a label.
         positives: Those that left.
         cv: Metrics of the calibrated out-of-fold scores, all folds taken together.
-        reference: At most 5,000 training rows (features) with their out-of-fold score: what the model saw.
+        reference: At most 5,000 training rows: features, out-of-fold score and known label (0 or 1):
+            what the model saw.
         probe: 20 training rows as plain JSON values, spread over the scores.
         probe_scores: The model's own answers for them.
     """
@@ -89,9 +90,10 @@ def train(
         ContractError: A column of the contract is missing.
     """
     contract, training = project.contract, project.training
-    if any(column.name == SCORE for column in contract.features):
+    taken = [column.name for column in contract.features if column.name in (SCORE, LABEL)]
+    if taken:
         raise TrainingError(
-            f"a feature is called {SCORE!r}, which the drift reference needs for its own: rename the column"
+            f"a feature is called {taken[0]!r}, which the drift reference needs for itself: rename it"
         )
     labels = encode_labels(frame, contract)
     known = ~np.isnan(labels)
@@ -122,7 +124,7 @@ def train(
         rows=len(y),
         positives=int(y.sum()),
         cv={metric.value: round(measure(metric, y, out_of_fold, training.precision), 9) for metric in Metric},
-        reference=_sample_reference(frame, out_of_fold, contract, training.seed),
+        reference=_sample_reference(frame, out_of_fold, y, contract, training.seed),
         probe=[_describe_row(frame, int(row), contract) for row in chosen],
         probe_scores=np.round(calibrator.apply(margins[chosen]), 9).tolist(),
     )
@@ -153,9 +155,13 @@ def _choose_probe(margins: NDArray[np.float64]) -> NDArray[np.intp]:
 
 
 def _sample_reference(
-    frame: pd.DataFrame, scores: NDArray[np.float64], contract: Contract, seed: int
+    frame: pd.DataFrame,
+    scores: NDArray[np.float64],
+    labels: NDArray[np.float64],
+    contract: Contract,
+    seed: int,
 ) -> pd.DataFrame:
-    """Return a sample of the features with the out-of-fold scores, in the rows' order.
+    """Return a sample of the features with the out-of-fold scores and the labels, in the rows' order.
 
     Scores of rows that the trees were fitted on are too confident to compare new customers with.
     """
@@ -163,7 +169,7 @@ def _sample_reference(
     rows = np.sort(np.random.default_rng(seed).choice(len(frame), size=count, replace=False))
     names = [column.name for column in contract.features]
     sample = frame.iloc[rows][names].reset_index(drop=True)
-    return sample.assign(**{SCORE: scores[rows]})
+    return sample.assign(**{SCORE: scores[rows], LABEL: labels[rows]})
 
 
 def _describe_row(frame: pd.DataFrame, row: int, contract: Contract) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from tenure.bundle import (
 )
 from tenure.canonical import dump_canonical, load_canonical
 from tenure.errors import BundleError
-from tenure.manifest import MANIFEST
+from tenure.manifest import FORMAT, MANIFEST
 from tenure.project import Project
 from tenure.training import TrainedModel
 
@@ -56,7 +56,7 @@ def reseal(directory: Path) -> None:
         for path in directory.iterdir()
         if path.name != MANIFEST
     }
-    (directory / MANIFEST).write_bytes(dump_canonical({"format": 1, "files": files}))
+    (directory / MANIFEST).write_bytes(dump_canonical({"format": FORMAT, "files": files}))
 
 
 def test_comes_back(bundle: Bundle, model: TrainedModel, quick_project: Project) -> None:
@@ -191,7 +191,7 @@ def test_another_bundle_than_asked_for_is_refused(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda document: document.update(format=2), "has format 2, this version reads 1: train again"),
+        (lambda document: document.update(format=1), "has format 1, this version reads 2: train again"),
         (lambda document: document.update(format=True), "wrong keys or values"),
         (lambda document: document.update(note=""), "wrong keys or values"),
         (lambda document: document["files"].pop("model.onnx"), "names the files"),

@@ -20,13 +20,14 @@ from sklearn.preprocessing import StandardScaler
 
 from tenure.bundle import load_bundle, write_bundle
 from tenure.contract import Contract
+from tenure.drift.reference import LABEL, SCORE
 from tenure.errors import ContractError, TrainingError
 from tenure.featuriser import encode_labels
 from tenure.partition import Part
 from tenure.project import Project, Training
 from tenure.scorer import Scorer
 from tenure.search import TrialRecord
-from tenure.training import SCORE, TrainedModel, train
+from tenure.training import TrainedModel, train
 
 Parts = dict[Part, pd.DataFrame]
 
@@ -155,11 +156,13 @@ def test_the_reference_is_a_sample_of_the_training_rows(
     model: TrainedModel, telco_parts: Parts, quick_project: Project
 ) -> None:
     names = [column.name for column in quick_project.contract.features]
-    assert list(model.reference.columns) == [*names, SCORE]
+    assert list(model.reference.columns) == [*names, SCORE, LABEL]
     assert len(model.reference) == min(5000, model.rows)
     pd.testing.assert_frame_equal(model.reference[names], telco_parts[Part.TRAIN][names])
     out_of_fold = model.calibrator.apply(model.search.margins)
     np.testing.assert_allclose(model.reference[SCORE], out_of_fold, atol=1e-9)
+    labels = encode_labels(telco_parts[Part.TRAIN], quick_project.contract)
+    np.testing.assert_array_equal(model.reference[LABEL], labels)
 
 
 def test_the_reference_is_bounded(
@@ -244,11 +247,14 @@ def test_refuses_one_class(quick_project: Project, telco_parts: Parts) -> None:
         train(frame[frame["churn"] == "No"].head(50), quick_project)
 
 
-def test_refuses_a_feature_called_score(make_contract: Any, quick_project: Project) -> None:
-    contract: Contract = make_contract({"name": SCORE, "type": "float"})
+@pytest.mark.parametrize("name", [SCORE, LABEL])
+def test_refuses_a_feature_called_as_the_references_own(
+    make_contract: Any, quick_project: Project, name: str
+) -> None:
+    contract: Contract = make_contract({"name": name, "type": "float"})
     project = quick_project.model_copy(update={"contract": contract})
-    with pytest.raises(TrainingError, match="rename the column"):
-        train(pd.DataFrame({"id": ["a"], "left": ["Yes"], SCORE: [1.0]}), project)
+    with pytest.raises(TrainingError, match="rename it"):
+        train(pd.DataFrame({"id": ["a"], "left": ["Yes"], name: [1.0]}), project)
 
 
 def test_refuses_a_missing_column(quick_project: Project, telco_parts: Parts) -> None:
