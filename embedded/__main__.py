@@ -85,7 +85,8 @@ def _down(options: argparse.Namespace) -> int:
     if not (Home.locate() / "platform.json").is_file():
         _tell(f"there is no platform at {Home.locate()}")
         return 0
-    open_platform().down(_tell)
+    # Whatever is missing in the files of an older version is added first, so that it can be stopped.
+    open_platform(create=True).down(_tell)
     _tell("the platform is down")
     return 0
 

@@ -46,6 +46,8 @@ class Ports(BaseModel):
     tracking: int = Field(default_factory=find_free_port, description="MLflow server.")
     gateway: int = Field(default_factory=find_free_port, description="Where customers' requests enter.")
     envoy_admin: int = Field(default_factory=find_free_port, description="Envoy's statistics and health.")
+    detector: int = Field(default_factory=find_free_port, description="Events, labels and transitions.")
+    pilot: int = Field(default_factory=find_free_port, description="The pilot's health and metrics.")
 
 
 class PlatformState(BaseModel):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from embedded.storage import make_store, write_identities
 from embedded.tracking import make_tracking
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+DETECTOR_PYTHON = "TENURE_DETECTOR_PYTHON"
+"""Variable: the Python that runs the detector, which has an environment of its own."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +102,49 @@ def make_services(home: Home, certificates: Certificates) -> list[Service]:
             before=gateway.prepare,
         ),
         Service(
-            program=_make_module(home, "pilot", "serving.pilot", stop_seconds=10),
+            program=_make_module(
+                home,
+                "pilot",
+                "serving.pilot",
+                stop_seconds=10,
+                environment={"TENURE_PILOT_HOST": LOOPBACK, "TENURE_PILOT_PORT": str(ports.pilot)},
+            ),
             address="",
             probe=None,
             after=("kubernetes",),
             stage=0,
         ),
+        *make_detector(home),
     ]
+
+
+def make_detector(home: Home) -> list[Service]:
+    """Return the sink of events; stopped after the model servers, which send it their last ones."""
+    if not (CHECKOUT / "serving" / "detector" / "__main__.py").is_file():
+        return []
+    port = home.state.ports.detector
+    program = _make_module(
+        home,
+        "detector",
+        "serving.detector",
+        stop_seconds=20,
+        python=find_detector_python(os.environ),
+        environment={"TENURE_DETECTOR_HOST": LOOPBACK, "TENURE_DETECTOR_PORT": str(port)},
+    )
+    probe = make_http_probe(port, "/readyz")
+    return [Service(program=program, address=f"http://{LOOPBACK}:{port}", probe=probe, stage=4)]
+
+
+def find_detector_python(environment: Mapping[str, str]) -> str:
+    """Return the Python of the detector: the one that is asked for, that of alibi-detect's environment, ours.
+
+    In ours alibi-detect is missing, and the detector uses its own tests of drift.
+    """
+    asked_for = environment.get(DETECTOR_PYTHON)
+    if asked_for:
+        return asked_for
+    own = CHECKOUT / ".venv-detector" / "bin" / "python"
+    return str(own) if own.is_file() else sys.executable
 
 
 def ensure_bucket(home: Home) -> None:
@@ -123,12 +162,20 @@ def ensure_bucket(home: Home) -> None:
         client.make_bucket(BUCKET)
 
 
-def _make_module(home: Home, name: str, module: str, stop_seconds: int) -> Program:
+def _make_module(
+    home: Home,
+    name: str,
+    module: str,
+    stop_seconds: int,
+    python: str = sys.executable,
+    environment: Mapping[str, str] | None = None,
+) -> Program:
     return Program(
         name=name,
-        command=(sys.executable, "-m", module),
+        command=(python, "-m", module),
         environment={
             **make_variables(home),
+            **(environment or {}),
             HOME_VARIABLE: str(home.path),
             "TENURE_ENV_FILE": str(home.env_file),
             "PYTHONUNBUFFERED": "1",

@@ -85,16 +85,19 @@ def test_a_damaged_file_is_named_but_not_quoted(home: Home, name: str, text: str
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_home_of_an_older_version_is_completed(home: Home) -> None:
+@pytest.mark.parametrize("missing", [["s3_filer"], ["detector", "pilot"]])
+def test_a_home_of_an_older_version_is_completed(home: Home, missing: list[str]) -> None:
     file = home.path / "platform.json"
     document = json.loads(file.read_text())
-    del document["ports"]["s3_filer"]
+    for name in missing:
+        del document["ports"][name]
     file.write_text(json.dumps(document))
     with pytest.raises(EmbeddedError, match="another version"):
         _ = Home.open(home.path).state
     completed = Home.open(home.path, create=True).state
     assert completed == Home.open(home.path).state
-    assert completed.ports.model_copy(update={"s3_filer": home.state.ports.s3_filer}) == home.state.ports
+    changed = {name: getattr(home.state.ports, name) for name in missing}
+    assert completed.ports.model_copy(update=changed) == home.state.ports
 
 
 def test_taken_ports_are_replaced_and_the_others_kept(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
