@@ -104,7 +104,7 @@ def _list_waits(
     rollout: Rollout, evidence: Evidence, progress: Progress, now: datetime, signals: tuple[Signal, ...]
 ) -> list[str]:
     """Return in words what is still lacking for the next step, nothing if nothing is."""
-    waits = []
+    waits: list[str] = []
     dark = progress.step < 0
     if dark and not rollout.mirror_percent:
         return waits  # nothing can be learnt at 0 % without copies

@@ -154,8 +154,8 @@ def _weigh_shares(strata: Floats, difference: float, sign: int) -> Floats:
             + (stable - stable_hits) * np.log((1 - q) / (1 - null))
         )
     # An arm without a request tells nothing of the other.
-    logs = np.where((canary > 0) & (stable > 0), logs, 0.0).sum(axis=-2)
-    return _mix(logs)
+    summed: Floats = np.where((canary > 0) & (stable > 0), logs, 0.0).sum(axis=-2)
+    return _mix(summed)
 
 
 def _project(p: Floats, q: Floats, share: Floats, difference: float) -> Floats:
@@ -192,7 +192,7 @@ def _bound_below(values: Floats, lowest: float, highest: float, level: float) ->
         bins = np.floor((values - lowest) * (_BINS / (highest - lowest))).astype(np.intp)
         counts = np.bincount(bins, minlength=_BINS + 1).astype(np.float64)
         held = counts > 0
-        values = lowest + np.flatnonzero(held) * ((highest - lowest) / _BINS)
+        values = np.linspace(lowest, highest, _BINS + 1)[held]
         counts = counts[held]
     return _bisect(lambda m: _weigh_mean(values, counts, m, lowest) >= -np.log(level), lowest, mean)
 

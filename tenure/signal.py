@@ -1,4 +1,4 @@
-"""The ways in which a canary may be worse than the stable version, each with bounds that hold at all times."""
+"""The ways in which a canary may be worse than the stable version, with bounds that hold at all times."""
 
 from __future__ import annotations
 
@@ -168,7 +168,8 @@ def _compare_calibration(canary: Floats, stable: Floats, tolerance: float, level
     estimate, low, high = abs(ours) - abs(theirs), nearest[0] - furthest[1], furthest[0] - nearest[1]
     text = (
         f"outcomes are {ours:+.4f} off the canary's probabilities ({len(canary)} customers) and "
-        f"{theirs:+.4f} off the stable version's: worse by {low:+.4f} to {high:+.4f}, tolerated {tolerance:.4f}"
+        f"{theirs:+.4f} off the stable version's: worse by {low:+.4f} to {high:+.4f}, "
+        f"tolerated {tolerance:.4f}"
     )
     return Signal(
         name="calibration",
