@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help environment environment-dev demo down status test test-fast lint format bench compile lock clean
+.PHONY: help environment environment-dev environment-detector demo down status test test-fast lint format bench compile lock clean
 
 help: ## Show what can be typed
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -16,7 +16,11 @@ environment: ## Create the environment that runs Tenure on this machine
 environment-dev:
 	@scripts/environment dev
 
-demo: environment ## Train on real customers, roll out a canary, send it traffic
+# Drift detection by alibi-detect needs another numpy. Its place is fixed: that is where the platform looks.
+environment-detector: ## Create the environment that runs the detector with alibi-detect
+	@VENV=.venv-detector scripts/environment detector
+
+demo: environment environment-detector ## Train on real customers, roll out a canary, send it traffic
 	@$(BIN)/tenure demo
 
 down: ## Stop everything that was started here; leaves no process
@@ -25,7 +29,7 @@ down: ## Stop everything that was started here; leaves no process
 status: environment ## Show what runs
 	@$(BIN)/tenure status
 
-test: environment-dev ## Check style, types and imports, then run every test
+test: environment-dev environment-detector ## Check style, types and imports, then run every test
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest -n auto --dist loadgroup -q
 
