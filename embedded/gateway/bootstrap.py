@@ -42,6 +42,8 @@ def build_bootstrap(directory: Path, port: int, admin_port: int) -> Document:
     return {
         "node": {"id": "gateway", "cluster": "tenure"},
         "admin": {"address": _bind(admin_port)},
+        # Durations are merged as often; by default the page tells those of 5 s ago.
+        "stats_flush_interval": "1s",
         "stats_config": {
             "histogram_bucket_settings": [{"match": {"suffix": "upstream_rq_time"}, "buckets": _MILLISECONDS}]
         },

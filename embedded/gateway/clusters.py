@@ -1,6 +1,19 @@
 """Envoy clusters: one per Service and protocol, and one per pair of a Service and its fallback.
 
 Each setting below that looks like a detail was seen to lose requests, or to fail silently, without it.
+
+What Envoy counts where (tests/embedded/gateway/test_counters.py holds it to this), for the judge of a canary:
+
+- by the name that the route chose (the pair for a canary's share, the Service's own for what goes straight to
+  it and for copies), once a request: `upstream_rq_completed`, `upstream_rq_xx`, `upstream_rq_time`. What the
+  fallback answered in a canary's place is among the pair's;
+- by the Service that was tried: `upstream_rq_total`, or `upstream_rq_pending_failure_eject` when it
+  refused the connection;
+- by its process: `endpoint_rq_error`, whatever failed; starts anew when the cluster's configuration changes.
+
+So of what was meant for a canary (`completed` of both names) it failed
+(completed - upstream_rq_total) + (endpoint_rq_error - upstream_rq_pending_failure_eject): those that were not
+even tried with it, as it had been taken out of turn, and those that failed with it.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,11 +17,12 @@ import pytest
 from embedded.gateway import Endpoint, Gateway
 from embedded.ports import find_free_port
 
-# Answers every request with its own name; /v2/health/ready only once it may, as the model server does.
+# Answers every request with its own name, after a while if it is `slow`, with a status if it is a number; or
+# drops the connection if it is `reset`. It is always ready.
 SERVER = """
 import asyncio, sys
 
-name, port = sys.argv[1].encode(), int(sys.argv[2])
+name, port, manner = sys.argv[1].encode(), int(sys.argv[2]), sys.argv[3]
 
 async def serve(reader, writer):
     try:
@@ -32,9 +34,18 @@ async def serve(reader, writer):
                     length = int(line.split(b":")[1])
             if length:
                 await reader.readexactly(length)
+            status = b"200"
+            if b"/infer" in head:
+                if manner == "reset":
+                    writer.transport.abort()
+                    return
+                if manner == "slow":
+                    await asyncio.sleep(0.05)
+                if manner.isdigit():
+                    status = manner.encode()
             body = b'{"model_version": "' + name + b'"}'
-            head = b"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\ncontent-length: %d\\r\\n\\r\\n"
-            writer.write(head % len(body) + body)
+            head = b" x\\r\\ncontent-type: application/json\\r\\ncontent-length: %d\\r\\n\\r\\n" % len(body)
+            writer.write(b"HTTP/1.1 " + status + head + body)
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
@@ -57,10 +68,10 @@ class Servers:
         self._script.write_text(SERVER)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, port: int | None = None) -> Endpoint:
+    def start(self, name: str, port: int | None = None, manner: str = "good") -> Endpoint:
         """Start one; its gRPC port is its HTTP port, for it does not speak gRPC."""
         port = port or find_free_port()
-        process = subprocess.Popen([sys.executable, "-I", str(self._script), name, str(port)])
+        process = subprocess.Popen([sys.executable, "-I", str(self._script), name, str(port), manner])
         self.processes[name] = process
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/"), f"{name} to answer")
         return Endpoint(port, port)
@@ -129,6 +140,11 @@ class Envoy:
             f"http://127.0.0.1:{self.admin_port}/stats", params={"filter": pattern}, trust_env=False
         ).text
 
+    def count(self) -> Counts:
+        """Read what the pilot reads."""
+        page = httpx.get(f"http://127.0.0.1:{self.admin_port}/stats/prometheus", trust_env=False)
+        return Counts(page.text)
+
 
 @pytest.fixture
 def envoy(tmp_path: Path) -> Iterator[Envoy]:
@@ -137,6 +153,29 @@ def envoy(tmp_path: Path) -> Iterator[Envoy]:
     yield running
     running.stop()
     running.gateway.close()
+
+
+class Counts:
+    """Envoy's page for Prometheus, summed by metric and cluster."""
+
+    def __init__(self, text: str) -> None:
+        self._values: dict[tuple[str, str, str], float] = {}
+        for line in text.splitlines():
+            match = re.fullmatch(r"envoy_cluster_(\w+)\{(.*)\} (\S+)", line)
+            if match is None or "envoy_cluster_name=" not in match[2]:
+                continue
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', match[2]))
+            extra = labels.get("le") or labels.get("envoy_response_code_class") or ""
+            key = (match[1], labels["envoy_cluster_name"], extra)
+            self._values[key] = self._values.get(key, 0) + float(match[3])
+
+    def get(self, metric: str, cluster: str, extra: str = "") -> int:
+        """Return a counter, 0 if it was never counted; `extra` is the class of status codes or the bound."""
+        return int(self._values.get((metric, cluster, extra), 0))
+
+    def list_bounds(self, metric: str, cluster: str) -> list[str]:
+        """Return the bounds of a histogram."""
+        return [extra for name, of, extra in self._values if (name, of) == (metric, cluster)]
 
 
 class Load:
