@@ -104,6 +104,21 @@ def weigh_mean(values: ArrayLike, mean: float, lowest: float) -> float:
     return float(_weigh_mean(array, np.ones(len(array)), np.array([mean]), lowest)[0])
 
 
+def follow_mean(values: ArrayLike, mean: float, lowest: float) -> Floats:
+    """Weigh the evidence against "the mean is at most `mean`" after each value.
+
+    Args:
+        values: In the order in which they came, shape [values], each at least `lowest`.
+        mean: Above `lowest`.
+        lowest: The least possible value.
+
+    Returns:
+        Logarithm of the e-value after each value, shape [values].
+    """
+    returns = (np.asarray(values, dtype=np.float64) - mean) / (mean - lowest)
+    return _mix(np.cumsum(np.log1p(_FRACTIONS * returns[:, None]), axis=0), len(_FRACTIONS))
+
+
 def bound_mean(
     values: ArrayLike, lowest: float, highest: float, low_level: float, high_level: float
 ) -> tuple[float, float]:
@@ -162,9 +177,11 @@ def _weigh_shares(strata: ArrayLike, difference: ArrayLike, sign: int) -> Floats
         + stable_hits * np.log(q / null)
         + (stable - stable_hits) * np.log((1 - q) / (1 - null))
     )
-    summed: Floats = np.where(both, logs, 0.0).sum(axis=-2)
-    usable = np.broadcast_to(usable[..., 0, :], summed.shape)
-    return _mix(np.where(usable, summed, -np.inf), usable.sum(axis=-1))
+    logs = np.where(usable, np.where(both, logs, 0.0), -np.inf)
+    number = usable.sum(axis=-1)
+    # One alternative for all strata, or one for each of them: both are e-values, and so is their average.
+    alike, apart = _mix(logs.sum(axis=-2), number[..., 0]), _mix(logs, number).sum(axis=-1)
+    return np.logaddexp(alike, apart) - np.log(2)
 
 
 def _project(p: Floats, q: Floats, share: Floats, d: Floats) -> Floats:
