@@ -181,7 +181,8 @@ def _weigh_shares(strata: ArrayLike, difference: ArrayLike, sign: int) -> Floats
     number = usable.sum(axis=-1)
     # One alternative for all strata, or one for each of them: both are e-values, and so is their average.
     alike, apart = _mix(logs.sum(axis=-2), number[..., 0]), _mix(logs, number).sum(axis=-1)
-    return np.logaddexp(alike, apart) - np.log(2)
+    mixed: Floats = np.logaddexp(alike, apart) - np.log(2)
+    return mixed
 
 
 def _project(p: Floats, q: Floats, share: Floats, d: Floats) -> Floats:
