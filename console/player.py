@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
+import http.client
 import itertools
+import json
 import threading
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -25,9 +27,10 @@ from tenure.project import Project
 from tenure.simulation.stream import Visit
 
 _LABEL_BATCH = 500
-_TICK = 0.1  # seconds between two looks at what is due
+_TICK = 0.1  # seconds between two looks at which outcomes are due
 _MAX_BACKOFF = 5.0
 _SHOWN = 160
+_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Answer:
 
 
 class Player:
-    """Sends visits from a thread of its own, from `with` to its end; any thread may read and command it.
+    """Sends visits from threads of its own, from `with` to its end; any thread may read and command it.
 
     Requests leave at a fixed rate whatever the answers take (an open loop), but never more than
     `connections` at once: what comes too late for its turn is sent as soon as a connection is free. The
@@ -94,10 +97,12 @@ class Player:
         self._due: list[tuple[float, int, dict[str, Any]]] = []
         self._posting = 0
         self._numbers = itertools.count()
+        self._turn = threading.Lock()  # who holds it sends next
+        self._results = threading.Lock()
         self._done = threading.Event()
         self._leave = threading.Event()
-        self._thread: ThreadPoolExecutor | None = None
-        self._future: Future[None] | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._futures: list[Future[None]] = []
         self.started = time.monotonic()
 
     @property
@@ -131,21 +136,15 @@ class Player:
 
     def check(self) -> None:
         """Raise what ended the player, if something did."""
-        if self._future is None or not self._future.done():
-            return
-        try:
-            self._future.result()
-        except BaseExceptionGroup as group:
-            # One problem ends every task; it is the problem that is to be told, not how tasks are grouped.
-            problem: BaseException = group.subgroup(ConsoleError) or group
-            while isinstance(problem, BaseExceptionGroup):
-                problem = problem.exceptions[0]
-            raise problem from group
+        for future in self._futures:
+            if future.done():
+                future.result()
 
     def __enter__(self) -> Self:
         self.started = time.monotonic()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="player")
-        self._future = self._thread.submit(asyncio.run, self._run())
+        self._pool = ThreadPoolExecutor(self._connections + 1, thread_name_prefix="player")
+        self._futures = [self._pool.submit(self._send_all) for _ in range(self._connections)]
+        self._futures.append(self._pool.submit(self._post_labels))
         return self
 
     def __exit__(
@@ -153,73 +152,70 @@ class Player:
     ) -> None:
         self._done.set()
         self._leave.set()
-        assert self._thread is not None  # noqa: S101 - set by __enter__
-        self._thread.shutdown()
+        assert self._pool is not None  # noqa: S101 - set by __enter__
+        self._pool.shutdown()
         if error is None:
             self.check()
 
-    async def _run(self) -> None:
+    def _send_all(self) -> None:
+        """Send visits one after the other on one connection, each when its turn has come."""
         rollout = self._project.rollout
         host = names.hostname(rollout.service, rollout.namespace, self._settings.ingress_domain)
-        # Both are this machine's or this cluster's: a proxy from the environment cannot reach them.
-        limits = httpx.Limits(max_connections=self._connections, max_keepalive_connections=self._connections)
-        async with (
-            httpx.AsyncClient(
-                base_url=self._settings.gateway_url,
-                headers={"host": host},
-                timeout=10,
-                trust_env=False,
-                limits=limits,
-            ) as gateway,
-            httpx.AsyncClient(
-                base_url=self._settings.detector_url or "", timeout=10, trust_env=False
-            ) as detector,
-            asyncio.TaskGroup() as tasks,
-        ):
-            tasks.create_task(self._post_labels(detector))
-            tasks.create_task(self._send_all(gateway))
+        gateway = urlsplit(self._settings.gateway_url)
+        kind = http.client.HTTPSConnection if gateway.scheme == "https" else http.client.HTTPConnection
+        connection = kind(gateway.hostname or "", gateway.port, timeout=_TIMEOUT)
+        try:
+            while (visit := self._take()) is not None:
+                self._send(connection, host, visit)
+        finally:
+            connection.close()
+            self._done.set()
 
-    async def _send_all(self, gateway: httpx.AsyncClient) -> None:
-        """Start one request each time one is due, while the limit is not reached and nobody says stop."""
-        free = asyncio.Semaphore(self._connections)
-        begin = time.monotonic()
-        async with asyncio.TaskGroup() as tasks:
-            while not self._done.is_set() and (self._limit is None or self.sent < self._limit):
-                wait = begin + self.sent / self._rate - time.monotonic()
-                if wait > 0:
-                    await asyncio.sleep(min(wait, _TICK))
-                    continue
-                await free.acquire()
-                visit = next(self._visits, None)
-                if visit is None:
-                    free.release()
-                    break
-                self.sent += 1
-                task = tasks.create_task(self._send(gateway, visit))
-                task.add_done_callback(lambda _: free.release())
-        self._done.set()
+    def _take(self) -> Visit | None:
+        """Wait for the next turn and return its visit; None when nothing is to be sent any more."""
+        with self._turn:
+            if self._done.is_set() or (self._limit is not None and self.sent >= self._limit):
+                return None
+            due = self.started + self.sent / self._rate
+            if self._done.wait(max(0.0, due - time.monotonic())):
+                return None
+            visit = next(self._visits, None)
+            self.sent += visit is not None
+            return visit
 
-    async def _send(self, gateway: httpx.AsyncClient, visit: Visit) -> None:
+    def _send(self, connection: http.client.HTTPConnection, host: str, visit: Visit) -> None:
         contract, service = self._project.contract, self._project.rollout.service
         body = build_request([visit.features], contract, customer_ids=[visit.customer_id])
-        headers = {names.CUSTOMER_HEADER: visit.customer_id}
+        headers = {
+            "Host": host,
+            "Content-Type": "application/json",
+            names.CUSTOMER_HEADER: visit.customer_id,
+        }
         begin = time.monotonic()
         try:
-            answer = await gateway.post(f"/v2/models/{service}/infer", json=body, headers=headers)
-        except httpx.TransportError as error:
-            self.failures[type(error).__name__] += 1
+            connection.request("POST", f"/v2/models/{service}/infer", json.dumps(body).encode(), headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()  # the next request opens it anew
+            self._note_failure(type(error).__name__)
             return
-        if answer.status_code != httpx.codes.OK:
-            self.failures[f"{answer.status_code}: {answer.text[:_SHOWN]}"] += 1
+        if answer.status != httpx.codes.OK:
+            self._note_failure(f"{answer.status}: {content.decode(errors='replace')[:_SHOWN]}")
             return
-        document = answer.json()
+        document = json.loads(content)
         score = next(one["data"][0] for one in document["outputs"] if one["name"] == "churn_probability")
         end = time.monotonic()
-        self.answers.append(
-            Answer(visit, document["model_version"], float(score), end - self.started, end - begin)
-        )
-        if self._settings.detector_url is not None:
-            self._schedule(visit)
+        with self._results:
+            if self._settings.detector_url is not None:
+                self._schedule(visit)
+            self.answers.append(
+                Answer(visit, document["model_version"], float(score), end - self.started, end - begin)
+            )
+
+    def _note_failure(self, reason: str) -> None:
+        with self._results:
+            self.failures[reason] += 1
 
     def _schedule(self, visit: Visit) -> None:
         """Note when the outcome of a visit that was just answered is to be posted."""
@@ -235,35 +231,44 @@ class Player:
         }
         heapq.heappush(self._due, (time.monotonic() + known_in, next(self._numbers), label))
 
-    async def _post_labels(self, detector: httpx.AsyncClient) -> None:
+    def _post_labels(self) -> None:
         """Post what is due, until there is nothing left to come or the player is left."""
+        if self._settings.detector_url is None:
+            return
         backoff = _TICK
-        while not self._leave.is_set() and not (self._done.is_set() and not self._due and self._is_quiet()):
-            now = time.monotonic()
-            batch: list[tuple[float, int, dict[str, Any]]] = []
+        # The detector is this machine's or this cluster's: a proxy from the environment cannot reach it.
+        with httpx.Client(
+            base_url=self._settings.detector_url, timeout=_TIMEOUT, trust_env=False
+        ) as detector:
+            while not self._leave.is_set() and not (self._is_quiet() and not self._due):
+                batch = self._pop_due()
+                kept = not batch or self._post(detector, [label for _, _, label in batch])
+                with self._results:
+                    for entry in () if kept else batch:
+                        heapq.heappush(self._due, entry)
+                    self._posting = 0
+                backoff = _TICK if kept else min(2 * backoff, _MAX_BACKOFF)
+                if len(batch) < _LABEL_BATCH or not kept:
+                    self._leave.wait(backoff)
+
+    def _pop_due(self) -> list[tuple[float, int, dict[str, Any]]]:
+        """Take what is due from the heap, at most a batch of it."""
+        now = time.monotonic()
+        batch: list[tuple[float, int, dict[str, Any]]] = []
+        with self._results:
             while self._due and self._due[0][0] <= now and len(batch) < _LABEL_BATCH:
                 batch.append(heapq.heappop(self._due))
             self._posting = len(batch)
-            kept = not batch or await self._post(detector, [label for _, _, label in batch])
-            self._posting = 0
-            if not kept:
-                for entry in batch:
-                    heapq.heappush(self._due, entry)
-                backoff = min(2 * backoff, _MAX_BACKOFF)
-                await asyncio.sleep(backoff)
-                continue
-            backoff = _TICK
-            if len(batch) < _LABEL_BATCH:
-                await asyncio.sleep(_TICK)
+        return batch
 
     def _is_quiet(self) -> bool:
-        """Say whether every request that was sent has its answer."""
-        return self.answered + self.failed >= self.sent
+        """Say whether nothing is sent any more and every request has its answer."""
+        return self._done.is_set() and self.answered + self.failed >= self.sent
 
-    async def _post(self, detector: httpx.AsyncClient, batch: list[dict[str, Any]]) -> bool:
+    def _post(self, detector: httpx.Client, batch: list[dict[str, Any]]) -> bool:
         """Post outcomes; returns whether the detector keeps them (or never will)."""
         try:
-            answer = await detector.post("/labels", json=batch)
+            answer = detector.post("/labels", json=batch)
         except httpx.TransportError as error:
             self.sink_problem = f"the detector does not answer ({type(error).__name__})"
             return False
