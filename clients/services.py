@@ -152,6 +152,15 @@ class Collection:
                 if attempts <= 0:
                     raise
 
+    def create_event(self, event: Document) -> None:
+        """Create a core/v1 Event in this namespace; ConflictError says that it exists."""
+        from kubernetes.client import CoreV1Api
+
+        with self._translate(f"creating Event {self.namespace}/{event['metadata']['name']}"):
+            CoreV1Api(self._api.api_client).create_namespaced_event(
+                self.namespace, event, _request_timeout=_TIMEOUT
+            )
+
     def delete(self, name: str) -> None:
         """Delete the resource called `name`."""
         self._call(f"deleting {self._describe(name)}", self._api.delete_namespaced_custom_object, name=name)

@@ -230,7 +230,10 @@ class Rollout:
             replaced.extend(item["predictor"] for item in others)
             # One canary at a time: a newer challenger takes the place of an unfinished one.
             canary = entry or build_canary(self._rollout, self._uri, 0, self._settings.detector_url)
-            return {"spec": {"canary": [canary]}}
+            patch: Document = {"spec": {"canary": [canary]}}
+            if entry is None:  # what is known of it is from an earlier time
+                patch["metadata"] = {"annotations": {names.PROVEN: None, names.ROLLOUT: None}}
+            return patch
 
         def give_traffic(service: Document) -> Document | None:
             entry = find_canary(service, self._uri)

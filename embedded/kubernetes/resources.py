@@ -106,7 +106,7 @@ EVENTS = Resource(
     schema=Event,
     columns=columns.EVENT,
     short_names=("ev",),
-    verbs=READ,
+    verbs=(*READ, "create"),
     fields=_list_event_fields,
 )
 RESOURCES = (NAMESPACES, EVENTS, INFERENCE_SERVICES, SERVING_RUNTIMES, HTTP_ROUTES)

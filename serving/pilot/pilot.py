@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -11,11 +12,27 @@ from typing import Any, Protocol
 
 from clients import names
 from clients.errors import ClientError, ConflictError
-from serving.pilot.registry import Recorder
-from serving.pilot.route import build_route, covers, is_in_effect
+from serving.pilot.errors import PilotError
+from serving.pilot.flight import find_mirrors
+from serving.pilot.journal import (
+    LIMIT,
+    drop_recorded,
+    read_last,
+    read_unrecorded,
+    share_out,
+    write_transition,
+)
+from serving.pilot.metrics import Metrics
+from serving.pilot.navigator import TROUBLE, Navigator
+from serving.pilot.registry import Recorder, is_serving
+from serving.pilot.route import build_route, covers, is_in_effect, list_canaries
+from serving.pilot.server import Health
 from serving.pilot.transition import Decision, decide
 
 logger = logging.getLogger("tenure.pilot")
+
+REMIND_SECONDS = 60.0
+"""How often a trouble that lasts is logged again."""
 
 
 class Resources(Protocol):
@@ -48,6 +65,8 @@ class Pilot:
         settle_seconds: How long a route must have been accepted before what follows from it is done. It
             covers the gateway's own delay between accepting a route and every worker following it.
         clock: Monotonic seconds.
+        navigator: Judges canaries; without one the pilot only carries out what is asked for.
+        metrics: What is published; None publishes nothing.
     """
 
     def __init__(
@@ -58,6 +77,8 @@ class Pilot:
         domain: str,
         settle_seconds: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
+        navigator: Navigator | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._services = services
         self._routes = routes
@@ -65,15 +86,24 @@ class Pilot:
         self._domain = domain
         self._settle_seconds = settle_seconds
         self._clock = clock
+        self._navigator = navigator
+        self._metrics = metrics
+        self._troubles: dict[tuple[str, str], tuple[str, float]] = {}
         self._in_effect_since: dict[tuple[str, str], tuple[int, float]] = {}
 
-    def run(self, stop: Event, interval_seconds: float = 0.5) -> None:
-        """Reconcile until `stop` is set, pausing `interval_seconds` between passes."""
+    def run(self, stop: Event, interval_seconds: float = 0.5, health: Health | None = None) -> None:
+        """Reconcile until `stop` is set, pausing `interval_seconds` between passes; tell `health` of each."""
         while not stop.is_set():
+            succeeded = True
             try:
                 self.reconcile()
             except ClientError as error:
+                succeeded = False
                 logger.warning("will try again: %s", error)
+            if self._metrics is not None:
+                self._metrics.passes.labels("succeeded" if succeeded else "failed").inc()
+            if health is not None:
+                health.note(succeeded)
             stop.wait(interval_seconds)
 
     def reconcile(self) -> None:
@@ -84,24 +114,107 @@ class Pilot:
         """
         services = [service for service in self._services.list() if _is_ours(service)]
         routes = {_key(route): route for route in self._routes.list() if _is_ours(route)}
+        if self._navigator is not None:
+            self._navigator.start_pass()
         for service in services:
             try:
                 self._reconcile_service(service, routes.pop(_key(service), None))
             except ConflictError as error:
                 logger.info("%s changed meanwhile: %s", "/".join(_key(service)), error)
             except ClientError as error:
-                logger.warning("%s: will try again: %s", "/".join(_key(service)), error)
+                self._warn(_key(service), error)
+        if self._navigator is not None:
+            self._navigator.end_pass({service["metadata"]["name"] for service in services})
         for key in routes:
             self._routes.delete(key[1])
             logger.info("%s: removed the route of a deleted service", "/".join(key))
 
     def _reconcile_service(self, service: Mapping[str, Any], route: dict[str, Any] | None) -> None:
-        decision = decide(service, route, datetime.now(UTC))
-        wanted = build_route(service, decision.weights, self._domain)
+        now = datetime.now(UTC)
+        service = self._navigate(service, now)
+        decision = decide(service, route, now)
+        written = self._write_shares(service, decision, now)
+        if written is not None:
+            service, decision = written, decide(written, route, now)
+        wanted = build_route(service, decision.weights, self._domain, self._find_mirrors(service, decision))
         if self._put_route(wanted, route) and decision.then is not None:
             self._carry_out(decision)
         else:
-            self._recorder.record(service)
+            self._record(service)
+
+    def _navigate(self, service: Mapping[str, Any], now: datetime) -> Mapping[str, Any]:
+        """Judge the canary; return the InferenceService as it is afterwards."""
+        if self._navigator is None:
+            return service
+        before = read_last(service)
+        try:
+            then = self._navigator.navigate(service, now)
+        except (*TROUBLE, PilotError) as error:
+            self._warn(_key(service), error)
+            return service
+        if then is None:
+            return service
+        written = self._services.replace(then)
+        last = read_last(written)
+        if last is not None and last != before:
+            logger.info("%s: %s: %s", "/".join(_key(written)), last["outcome"], last.get("reason", ""))
+            self._count(last["outcome"])
+        return written
+
+    def _write_shares(
+        self, service: Mapping[str, Any], decision: Decision, now: datetime
+    ) -> dict[str, Any] | None:
+        """Write new shares down before the route gets them; return what was written, if that was needed."""
+        shares = share_out(service, decision.weights)
+        if self._metrics is not None:
+            self._metrics.show_weights(service["metadata"]["name"], shares)
+        last = read_last(service)
+        if not is_serving(service) or (last is not None and last.get("shares") == shares):
+            return None
+        if len(read_unrecorded(service)) >= LIMIT:
+            return None
+        outcome, reason = "serving", "the shares of the InferenceService"
+        if decision.outcome in ("promoted", "rolled_back"):
+            outcome, reason = "moving", f"on the way to {decision.outcome.replace('_', ' ')}"
+        elif list_canaries(service):
+            outcome = "shares"
+        then = copy.deepcopy(dict(service))
+        write_transition(then["metadata"].setdefault("annotations", {}), outcome, now, shares, reason=reason)
+        written = self._services.replace(then)
+        self._count(outcome)
+        return written
+
+    def _find_mirrors(self, service: Mapping[str, Any], decision: Decision) -> dict[str, int]:
+        if decision.outcome is not None:
+            return {}
+        try:
+            return find_mirrors(service)
+        except PilotError as error:
+            self._warn(_key(service), error)
+            return {}
+
+    def _record(self, service: Mapping[str, Any]) -> None:
+        """Record what waits for it, and take it off the list."""
+        recorded = self._recorder.record(service)
+        name = service["metadata"]["name"]
+        if self._metrics is not None:
+            self._metrics.unrecorded.labels(name).set(len(read_unrecorded(service)) - len(recorded))
+        if recorded:
+            then = copy.deepcopy(dict(service))
+            drop_recorded(then["metadata"]["annotations"], recorded, "/".join(_key(service)))
+            self._services.replace(then)
+
+    def _count(self, outcome: str) -> None:
+        if self._metrics is not None:
+            self._metrics.transitions.labels(outcome).inc()
+
+    def _warn(self, key: tuple[str, str], error: Exception) -> None:
+        """Log a trouble, the same one once a minute."""
+        text, now = str(error), self._clock()
+        known, since = self._troubles.get(key, ("", now))
+        if text != known or now - since >= REMIND_SECONDS:
+            self._troubles[key] = (text, now)
+            logger.warning("%s: will try again: %s", "/".join(key), text)
 
     def _put_route(self, wanted: dict[str, Any], route: dict[str, Any] | None) -> bool:
         """Write the route if it differs; tell whether it has been in effect for long enough."""
@@ -128,6 +241,7 @@ class Pilot:
         assert decision.then is not None  # noqa: S101
         written = self._services.replace(decision.then)
         logger.info("%s: %s %s", "/".join(_key(written)), decision.outcome, decision.digest or "")
+        self._count(str(decision.outcome))
 
 
 def _key(resource: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,41 +1,155 @@
-"""What the pilot writes into the model registry: who serves, and what became of a challenger."""
+"""Where transitions are recorded: the registry, the ledger, the service's events; and people are told."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Protocol
+
+import httpx
 
 from clients import names
+from clients.errors import ClientError, RefusedError, UnreachableError
 from clients.tracking import CHALLENGER, CHAMPION, Tracking, Version
+from serving.pilot.journal import Transition, identify, read_unrecorded
+from serving.pilot.navigator import Alarm
 
 logger = logging.getLogger("tenure.pilot")
 
 RECORDED = ("promoted", "rolled_back", "failed")
+"""Outcomes that end a canary: the registry's tag `rollout` of its version."""
+
+ALARMING = ("rolled_back", "failed")
+"""Outcomes that people are told of."""
+
+RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Rests before a recording that failed is tried again."""
+
+
+class Announcer(Protocol):
+    """The part of `clients.announcement.Announcer` that the recorder needs."""
+
+    def announce(
+        self,
+        about: Mapping[str, Any],
+        identity: str,
+        reason: str,
+        message: str,
+        at: datetime,
+        kind: Any = "Normal",
+    ) -> None:
+        """Write an event about a resource."""
+
+
+class Sink:
+    """The detector, which alone writes the ledger.
+
+    Args:
+        url: Its address.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = f"{url.rstrip('/')}/transitions"
+        # The detector is this machine's or this cluster's: a proxy from the environment cannot reach it.
+        self._http = httpx.Client(timeout=10.0, trust_env=False)
+
+    def post(self, identity: str, service: str, transition: Transition) -> None:
+        """Write a transition into the ledger; the same twice is one row.
+
+        Raises:
+            UnreachableError: The detector does not answer, or cannot write now.
+            RefusedError: It does not take the transition.
+        """
+        row = {
+            "id": identity,
+            "service": service,
+            "at": int(datetime.fromisoformat(transition["at"]).timestamp() * 1_000_000),
+            "outcome": transition["outcome"],
+            "shares": transition["shares"],
+            "reason": transition.get("reason", ""),
+            "evidence": {
+                key: value
+                for key, value in transition.items()
+                if key not in ("at", "outcome", "shares", "reason")
+            },
+        }
+        try:
+            answer = self._http.post(self._url, json=[row])
+        except httpx.HTTPError as error:
+            raise UnreachableError(f"{self._url}: no answer ({error}). Does the detector run?") from error
+        if answer.status_code >= 500 or answer.status_code == 429:
+            raise UnreachableError(f"{self._url}: status {answer.status_code}: {answer.text[:200]}")
+        if not answer.is_success:
+            raise RefusedError(f"{self._url}: status {answer.status_code}: {answer.text[:200]}")
 
 
 class Recorder:
-    """Keeps the registry in step with InferenceServices; everything it writes may be written twice."""
+    """Keeps everybody in step with InferenceServices; all it writes may be written twice.
 
-    def __init__(self, tracking: Tracking) -> None:
+    Args:
+        tracking: The model registry.
+        sink: The ledger's writer; None without one.
+        announcer: Writes the service's events; None writes none.
+        alarm: Tells people; None tells nobody.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        tracking: Tracking,
+        sink: Sink | None = None,
+        announcer: Announcer | None = None,
+        alarm: Alarm | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._tracking = tracking
-        self._seen: dict[str, tuple[str, str | None]] = {}
+        self._sink = sink
+        self._announcer = announcer
+        self._alarm = alarm
+        self._clock = clock
+        self._seen: dict[str, str] = {}
+        self._done: dict[str, set[str]] = {}
+        self._rests: dict[str, tuple[int, float]] = {}
 
-    def record(self, service: Mapping[str, Any]) -> None:
-        """Write who serves and the last transition, if either is new since this process last wrote it.
+    def record(self, service: Mapping[str, Any]) -> set[str]:
+        """Record who serves, if that is new, and every transition that waits.
+
+        Returns:
+            The transitions that are recorded everywhere, by their ids: they may be taken off the list.
 
         Raises:
-            clients.errors.ClientError: When the registry does not answer; the next call tries again.
+            clients.errors.ClientError: Somebody does not answer; a later call tries again.
         """
         metadata = service["metadata"]
-        annotations = metadata.get("annotations") or {}
-        stable = names.digest_of(service["spec"]["predictor"]["model"]["storageUri"])
-        state = (stable, annotations.get(names.TRANSITION))
         key = f"{metadata['namespace']}/{metadata['name']}"
-        if self._seen.get(key) == state:
+        failures, until = self._rests.get(key, (0, 0.0))
+        if failures and self._clock() < until:
+            return set()
+        recorded: set[str] = set()
+        try:
+            self._record_champion(service, key)
+            for transition in read_unrecorded(service):
+                identity = identify(key, transition)
+                self._record_transition(service, identity, transition)
+                recorded.add(identity)
+        except ClientError:
+            rest = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
+            self._rests[key] = (failures + 1, self._clock() + rest)
+            if not recorded:
+                raise
+            return recorded
+        self._rests.pop(key, None)
+        self._done = {identity: done for identity, done in self._done.items() if identity in recorded}
+        return recorded
+
+    def _record_champion(self, service: Mapping[str, Any], key: str) -> None:
+        stable = names.digest_of(service["spec"]["predictor"]["model"]["storageUri"])
+        if self._seen.get(key) == stable:
             return
-        model = metadata["labels"][names.PROJECT_LABEL]
+        model = service["metadata"]["labels"][names.PROJECT_LABEL]
         version = self._tracking.find_version(model, stable)
         if version is None:
             logger.warning("%s serves bundle %s, which the registry does not know", key, stable)
@@ -44,21 +158,49 @@ class Recorder:
             self._drop_challenger(version)
         else:
             return  # a first model that never answered must not become champion; look again
-        if state[1] is not None:
-            self._record_transition(model, json.loads(state[1]))
-        self._seen[key] = state
+        self._seen[key] = stable
 
-    def _record_transition(self, model: str, transition: Mapping[str, str]) -> None:
-        outcome = transition["outcome"]
-        if outcome not in RECORDED:
-            return
-        for digest, tag in _list_tags(transition):
+    def _record_transition(self, service: Mapping[str, Any], identity: str, transition: Transition) -> None:
+        """Record a transition wherever this process has not yet done so."""
+        name = service["metadata"]["name"]
+        at = datetime.fromisoformat(transition["at"])
+        message = describe_transition(transition)
+        alarming = transition["outcome"] in ALARMING
+        steps: dict[str, Callable[[], object]] = {}
+        if alarming and self._alarm is not None:
+            alarm = self._alarm
+            title = f"{name}: {transition['outcome'].replace('_', ' ')}"
+            steps["alarm"] = lambda: alarm.notify("rollback", title, message)
+        steps["registry"] = lambda: self._tag(service["metadata"]["labels"][names.PROJECT_LABEL], transition)
+        if self._announcer is not None:
+            announcer = self._announcer
+            reason = "".join(word.capitalize() for word in transition["outcome"].split("_"))
+            kind = "Warning" if alarming or transition["outcome"] == "stopped" else "Normal"
+            steps["event"] = lambda: announcer.announce(service, identity, reason, message, at, kind)
+        if self._sink is not None:
+            sink = self._sink
+            steps["ledger"] = lambda: sink.post(identity, name, transition)
+        done = self._done.setdefault(identity, set())
+        problems: list[ClientError] = []
+        for step, carry_out in steps.items():
+            if step in done:
+                continue
+            try:
+                carry_out()
+            except ClientError as error:
+                problems.append(error)
+            else:
+                done.add(step)
+        if problems:
+            raise problems[0]
+
+    def _tag(self, model: str, transition: Transition) -> None:
+        for digest, tags in _list_tags(transition):
             version = self._tracking.find_version(model, digest)
             if version is None:
                 continue
-            tags = {"rollout": tag, "rollout.at": transition["at"]}
             self._tracking.tag_version(model, version.version, tags)
-            if outcome != "promoted":
+            if transition["outcome"] in ("rolled_back", "failed"):
                 self._drop_challenger(version)
 
     def _drop_challenger(self, version: Version) -> None:
@@ -67,12 +209,33 @@ class Recorder:
             self._tracking.delete_alias(version.name, CHALLENGER)
 
 
-def _list_tags(transition: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the bundles that a transition is about, each with what became of it."""
+def describe_transition(transition: Transition) -> str:
+    """Return a transition in a sentence."""
+    shares = ", ".join(f"{version} {share} %" for version, share in transition["shares"].items())
+    words = [transition["outcome"].replace("_", " ")]
+    if "digest" in transition:
+        words.append(transition["digest"][:12])
+    text = " ".join(words)
+    if transition.get("reason"):
+        text += f": {transition['reason']}"
+    return f"{text}. From then on: {shares}"
+
+
+def _list_tags(transition: Transition) -> list[tuple[str, dict[str, str]]]:
+    """Return the bundles that a transition is about, each with the tags of its version."""
     outcome, digest, previous = (transition.get(key) for key in ("outcome", "digest", "previous"))
-    if outcome == "rolled_back" and digest and previous:  # the stable one had to go, and an earlier came back
-        return [(previous, "rolled_back"), (digest, "restored")]
-    return [(digest, str(outcome))] if digest else []
+    if not digest:
+        return []
+    facts = {"rollout.at": transition["at"], "rollout.reason": transition.get("reason", "")}
+    if transition.get("evidence"):
+        facts["rollout.evidence"] = json.dumps(transition["evidence"], sort_keys=True)
+    if outcome == "rolled_back" and previous:  # the stable one had to go, and an earlier came back
+        return [(previous, {"rollout": "rolled_back", **facts}), (digest, {"rollout": "restored", **facts})]
+    if outcome in RECORDED or outcome == "stopped":
+        return [(digest, {"rollout": str(outcome), **facts})]
+    if outcome == "advanced":
+        return [(digest, {"rollout": "canary", "rollout.step": str(transition["step"]), **facts})]
+    return []
 
 
 def is_serving(service: Mapping[str, Any]) -> bool:

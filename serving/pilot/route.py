@@ -42,7 +42,12 @@ def read_weights(route: Mapping[str, Any], service: Mapping[str, Any]) -> dict[s
     return {canary: backends.get(names.service_name(name, canary), 0) for canary in canaries}
 
 
-def build_route(service: Mapping[str, Any], weights: Mapping[str, int], domain: str) -> dict[str, Any]:
+def build_route(
+    service: Mapping[str, Any],
+    weights: Mapping[str, int],
+    domain: str,
+    mirrors: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
     """Build the HTTPRoute of an InferenceService.
 
     A request with the header `x-tenure-variant` goes to the variant it names, whatever the weights; so a
@@ -53,6 +58,8 @@ def build_route(service: Mapping[str, Any], weights: Mapping[str, int], domain: 
         service: The InferenceService.
         weights: Percent of the traffic by canary name; the stable predictor gets the rest.
         domain: The gateway's domain; the route answers to NAME-NAMESPACE.DOMAIN.
+        mirrors: Percent of the split requests that is copied to a canary, by its name; the copies' answers
+            reach nobody.
     """
     metadata = service["metadata"]
     name, namespace = metadata["name"], metadata["namespace"]
@@ -74,6 +81,15 @@ def build_route(service: Mapping[str, Any], weights: Mapping[str, int], domain: 
     ]
     rest = 100 - sum(backend["weight"] for backend in split)
     rules.append({"backendRefs": [*split, {"name": stable, "port": PORT, "weight": rest}]})
+    if mirrors:
+        rules[-1]["filters"] = [
+            {
+                "type": "RequestMirror",
+                "requestMirror": {"backendRef": {"name": canaries[name], "port": PORT}, "percent": percent},
+            }
+            for name, percent in mirrors.items()
+            if name in canaries
+        ]
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",
@@ -91,11 +107,14 @@ def build_route(service: Mapping[str, Any], weights: Mapping[str, int], domain: 
 
 
 def covers(actual: Any, wanted: Any) -> bool:
-    """Whether `actual` says everything that `wanted` says; an API server's defaults may say more."""
+    """Whether `actual` says everything that `wanted` says; an API server's defaults may say more.
+
+    Filters are no default: those that nobody wants are a difference.
+    """
     if isinstance(wanted, Mapping):
-        return isinstance(actual, Mapping) and all(
-            key in actual and covers(actual[key], value) for key, value in wanted.items()
-        )
+        if not isinstance(actual, Mapping) or (actual.get("filters") and not wanted.get("filters")):
+            return False
+        return all(key in actual and covers(actual[key], value) for key, value in wanted.items())
     if isinstance(wanted, list):
         return (
             isinstance(actual, list)

@@ -12,10 +12,13 @@ import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from clients import names
+from serving.pilot.errors import SpecificationError
+from serving.pilot.flight import is_paused, read_flight
+from serving.pilot.journal import share_out, write_transition
 from serving.pilot.route import ask_weights, is_ready, list_canaries, read_weights
 
 REVERT_TIMEOUT_SECONDS = 300.0
@@ -54,7 +57,7 @@ def decide(service: Mapping[str, Any], route: Mapping[str, Any] | None, now: dat
         return _roll_back(service, now)
     if names.REVERTING in annotations:
         return _revert(service, now)
-    paused = annotations.get(names.PAUSE, "").lower() == "true"
+    paused = is_paused(service)
     weights = read_weights(route, service) if paused and route is not None else ask_weights(service)
     if names.PROMOTE in annotations:
         if paused:
@@ -83,12 +86,19 @@ def _take_over(
     old_uri, new_uri = stable["model"]["storageUri"], canary["model"]["storageUri"]
     stable["name"] = canary["name"]
     stable["model"]["storageUri"] = new_uri
+    # The logger's address names the version; another one would start new model servers.
+    stable.pop("logger", None)
+    if "logger" in canary:
+        stable["logger"] = canary["logger"]
     then["spec"].pop("canary")
     digest = names.digest_of(new_uri)
     marks = then["metadata"]["annotations"]
     marks.pop(annotation)
     marks[names.PREVIOUS] = old_uri
-    _record(marks, outcome, now, digest=digest, previous=names.digest_of(old_uri))
+    reason, evidence = _explain(service, digest, "promote")
+    _forget(marks)
+    facts = {"digest": digest, "previous": names.digest_of(old_uri), "reason": reason}
+    write_transition(marks, outcome, now, share_out(then, {}), evidence, **facts)
     weights = {name: 100 if name == canary["name"] else 0 for name in others}
     return Decision(weights, then, outcome, digest)
 
@@ -104,8 +114,12 @@ def _roll_back(service: Mapping[str, Any], now: datetime) -> Decision:
         for annotation in (names.ROLLBACK, names.PROMOTE, names.REVERTING):
             marks.pop(annotation, None)
         digest = names.digest_of(canary["model"]["storageUri"])
-        _record(marks, "rolled_back", now, digest=digest)
-        return Decision(weights | {asked: 0}, then, "rolled_back", digest)
+        reason, evidence = _explain(service, digest, "rollback")
+        _forget(marks)
+        weights = weights | {asked: 0}
+        shares = _share_out(then, weights)
+        write_transition(marks, "rolled_back", now, shares, evidence, digest=digest, reason=reason)
+        return Decision(weights, then, "rolled_back", digest)
     if asked != names.stable_name(service):
         reason = f"there is no variant {asked}"
         return _refuse(service, weights, names.ROLLBACK, reason, now)
@@ -129,9 +143,13 @@ def _return_to_previous(service: Mapping[str, Any], now: datetime) -> Decision:
     model = {**stable["model"], "name": "kserve-container", "storageUri": uri}
     entry = {key: value for key, value in stable.items() if key in ("minReplicas", "logger")}
     entry |= {"name": names.canary_name(digest), "model": model}
+    if "logger" in entry:
+        sink = str(entry["logger"]["url"]).rsplit("/", 1)[0]
+        entry["logger"] = {**entry["logger"], "url": f"{sink}/{digest[:12]}"}
     then["spec"]["canary"] = [{"predictor": entry, "trafficPercent": 0}]
     marks[names.REVERTING] = json.dumps({"canary": entry["name"], "since": now.isoformat()}, sort_keys=True)
-    _record(marks, "reverting", now, digest=digest)
+    reason = "the version before is asked for"
+    write_transition(marks, "reverting", now, _share_out(then, {}), digest=digest, reason=reason)
     return Decision({}, then, "reverting", digest)
 
 
@@ -152,9 +170,8 @@ def _revert(service: Mapping[str, Any], now: datetime) -> Decision:
     marks = then["metadata"]["annotations"]
     marks.pop(names.REVERTING)
     digest = names.digest_of(canary["model"]["storageUri"])
-    _record(
-        marks, "failed", now, digest=digest, reason=f"the earlier bundle was not ready after {waited:.0f} s"
-    )
+    reason = f"the earlier bundle was not ready after {waited:.0f} s"
+    write_transition(marks, "failed", now, _share_out(then, weights), digest=digest, reason=reason)
     return Decision(weights, then, "failed", digest)
 
 
@@ -164,7 +181,8 @@ def _refuse(
     then = copy.deepcopy(dict(service))
     marks = then["metadata"]["annotations"]
     marks.pop(annotation)
-    _record(marks, "refused", now, asked=annotation.rpartition("/")[2], reason=reason)
+    facts = {"asked": annotation.rpartition("/")[2], "reason": reason}
+    write_transition(marks, "refused", now, _share_out(then, weights), None, **facts)
     return Decision(weights, then, "refused")
 
 
@@ -181,7 +199,24 @@ def _remove_canary(service: dict[str, Any], name: str) -> None:
         service["spec"].pop("canary", None)
 
 
-def _record(marks: dict[str, str], outcome: Outcome, now: datetime, **facts: str) -> None:
-    """Write what happened beside what it did, in the same update."""
-    at = now.astimezone(UTC).isoformat(timespec="milliseconds")
-    marks[names.TRANSITION] = json.dumps({"outcome": outcome, "at": at, **facts}, sort_keys=True)
+def _share_out(then: Mapping[str, Any], weights: Mapping[str, int]) -> dict[str, int]:
+    """Return percent by version for weights, of which some may be of canaries that are gone by then."""
+    left = {entry["predictor"]["name"] for entry in list_canaries(then)}
+    return share_out(then, {name: weight for name, weight in weights.items() if name in left})
+
+
+def _explain(service: Mapping[str, Any], digest: str, action: str) -> tuple[str, dict[str, Any]]:
+    """Return why a canary is promoted or taken back, and what was known of it by then."""
+    try:
+        flight = read_flight(service, digest)
+    except SpecificationError:
+        flight = None
+    if flight is None:
+        return "a person asked for it", {}
+    return flight.reason if flight.asked == action else "a person asked for it", flight.evidence
+
+
+def _forget(marks: dict[str, str]) -> None:
+    """Take away what was known of a canary that is none any more."""
+    for annotation in (names.ROLLOUT, names.PROVEN):
+        marks.pop(annotation, None)

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.registry import CollectorRegistry
 
 from clients.errors import ConflictError
 from clients.tracking import Version
+from tenure.project import load_project
 
 STABLE, CANARY, NEWER = "a" * 64, "b" * 64, "c" * 64
 
@@ -142,6 +145,8 @@ class Make:
     STABLE, CANARY, NEWER = STABLE, CANARY, NEWER
     service = staticmethod(make_service)
     canary = staticmethod(add_canary)
+    project = load_project(Path(__file__).parents[3] / "projects" / "telco.yaml")
+    registry = CollectorRegistry
 
 
 @pytest.fixture(scope="session")
