@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help environment environment-dev environment-detector demo down status test test-fast lint format bench compile lock clean
+.PHONY: help environment environment-dev environment-detector demo demo-rollback down status test test-fast lint format bench compile lock clean
 
 help: ## Show what can be typed
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -20,8 +20,11 @@ environment-dev:
 environment-detector: ## Create the environment that runs the detector with alibi-detect
 	@VENV=.venv-detector scripts/environment detector
 
-demo: environment environment-detector ## Train on real customers, roll out a canary, send it traffic
+demo: environment environment-detector ## Show the whole loop: train, canary, promotion, drift, retraining
 	@$(BIN)/tenure demo
+
+demo-rollback: environment environment-detector ## Ship a harmful canary and see it taken back
+	@$(BIN)/tenure demo-rollback
 
 down: ## Stop everything that was started here; leaves no process
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m embedded down; else echo "nothing runs: there is no $(VENV)"; fi

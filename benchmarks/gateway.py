@@ -27,7 +27,7 @@ from clients.inference import build_request
 from clients.runs import Runs
 from clients.services import Services
 from clients.settings import Settings
-from console.demonstration import read_held_out
+from console.simulate import read_customers
 from console.training import PIPELINE
 from tenure.project import Project, load_project
 
@@ -57,8 +57,8 @@ def roll_out(settings: Settings, project: Project, folder: Path) -> None:
 
 def build_http(host: str, project: Project) -> bytes:
     """Return a one-row request as the bytes of HTTP/1.1."""
-    customers = read_held_out(project)
-    body = json.dumps(build_request(customers.rows[:1], project.contract)).encode()
+    rows = read_customers(project)[:1].to_dict("records")
+    body = json.dumps(build_request(rows, project.contract)).encode()
     head = (
         f"POST /v2/models/{project.rollout.service}/infer HTTP/1.1\r\nHost: {host}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

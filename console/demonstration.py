@@ -1,249 +1,276 @@
-"""`tenure demo`: the whole loop on this machine, with real customers."""
+"""`tenure demo` and `tenure demo-rollback`: the closed loop on this machine, with simulated customers."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from clients import names
-from clients.runs import Runs
-from clients.services import Services
-from clients.settings import Settings, load_settings
-from clients.store import Store
-from clients.tracking import CHAMPION, Tracking
+from clients.errors import NotFoundError
+from clients.ledger.reader import Ledger
+from clients.run import Run
+from clients.tracking import Tracking
 from console import display
+from console.ending import print_addresses, print_history, print_measured
 from console.errors import FAILED, ConsoleError
 from console.options import DEFAULT_PROJECT, ProjectFile
-from console.platform import call_platform
-from console.prediction import open_client
-from console.rollout import State, Variant, describe_service
-from console.traffic import Traffic, send
-from console.training import check_run, follow_run, submit
-from tenure.evaluation import BASELINE, CHALLENGER, EvaluationReport
-from tenure.evaluation import CHAMPION as CHAMPION_MODEL
+from console.performance import Phase, measure_phases
+from console.player import Player
+from console.simulate import open_stream
+from console.story import Story, describe_last
+from console.training import read_rejection
+from tenure.drift.verdict import Verdict
+from tenure.evaluation import EvaluationReport
 from tenure.gate import decide
-from tenure.project import Project, load_project
+from tenure.project import Project, load_project, parse_project
+from tenure.simulation.scenario import find_scenario
+from tenure.simulation.stream import Stream
 
 _FIRST_SHARE = 0.6
 """Share of the source's rows, in file order, that the older snapshot has."""
 
-_ROUTE_SECONDS = 30.0
+_DAY_SECONDS = 0.1
+_PROMOTION_SECONDS = 240.0
+_DRIFT_SECONDS = 120.0
+_TRIGGER_SECONDS = 120.0
+_ROLLBACK_SECONDS = 120.0
+_AFTER_ROWS = 600  # outcomes of the retrained model that the last line rests on
+_DEAREST = 90.0  # dollars a month that the harmful contract allows
 
-_METRICS = {
-    "roc_auc": "ROC-AUC",
-    "average_precision": "average precision",
-    "log_loss": "log-loss",
-    "brier": "Brier score",
-    "recall_top_decile": "recall in the top decile",
-}
-
-
-@dataclass(frozen=True)
-class Customers:
-    """Rows to send: features and ids of the held-out customers."""
-
-    rows: list[dict[str, Any]]
-    ids: list[str]
+Rate = Annotated[float, typer.Option(min=1, max=2000, help="Simulated customers a second.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed plays the same customers.")]
+Anew = Annotated[
+    bool, typer.Option("--anew", help="Also take away a service that no demonstration has made.")
+]
 
 
 def demo(
-    project: ProjectFile = DEFAULT_PROJECT,
-    requests: Annotated[
-        int, typer.Option(min=1, max=20_000, help="Requests to send, one held-out customer each.")
-    ] = 1500,
+    project: ProjectFile = DEFAULT_PROJECT, rate: Rate = 120, seed: Seed = 3, anew: Anew = False
 ) -> None:
-    """Show the whole loop: start the platform, train twice, roll out a canary, send it real customers.
+    """Show the closed loop: train, canary, promotion on live traffic, drift, retraining, promotion.
 
-    Everything stays up afterwards; `tenure down` (or `make down`) stops it. It may be run again at any time.
+    Nobody decides anything here but the gate, the pilot and the detector. Everything stays up afterwards;
+    `tenure down` (or `make down`) stops it. It may be run again at any time: the story begins anew.
     """
-    started = time.monotonic()
-    plan = load_project(project)
-    _tell(started, "starting the platform")
-    if call_platform("up").returncode:
-        raise ConsoleError("the platform did not start; the lines above say why", FAILED)
-    settings = load_settings()
-    cluster, runs = Services.connect(settings), Runs.connect(settings)
-    exports = _upload_exports(settings, plan)
-    service = plan.rollout.service
-    if cluster.inference.find(service) is None:
-        _tell(started, "training the first model on the older customers")
-        _train(runs, plan, exports[0], "demo: first model, older customers")
-        customers = read_held_out(plan)
-        with open_client(settings, plan) as client:
-            answer = client.predict(service, customers.rows[:1], plan.contract)
-        _tell(started, f"first prediction: {answer.probabilities[0]:.3f} by version {answer.version}")
-    else:
-        _tell(started, f"{service} serves already; its first model is kept")
-        customers = read_held_out(plan)
-    _tell(started, "training a challenger on all customers")
-    _train(runs, plan, exports[1], "demo: challenger, all customers")
-    state = _wait_for_route(cluster, service)
-    _tell(started, f"sending {requests} requests of held-out customers through the gateway")
-    traffic = _send(settings, plan, customers, requests)
-    _tell(started, "done")
-    _print_summary(settings, plan, state, traffic)
-    if traffic.failures:
-        reasons = ", ".join(f"{count} x {reason}" for reason, count in traffic.failures.most_common(3))
-        raise ConsoleError(f"{sum(traffic.failures.values())} requests failed: {reasons}", FAILED)
-
-
-def _tell(started: float, text: str) -> None:
-    display.err.print(Text(f"[{time.monotonic() - started:5.1f} s] ", "dim") + Text(text, "bold"))
-
-
-def _upload_exports(settings: Settings, project: Project) -> tuple[str, str]:
-    """Put two exports of the source into the store, as a customer system would: an older and a newer one."""
-    path = Path(project.source.uri)
-    if "://" in project.source.uri or path.suffix != ".csv":
-        raise ConsoleError(f"the demo needs a project whose source is a CSV file, not {project.source.uri}")
-    lines = path.read_bytes().splitlines(keepends=True)
-    older = lines[: 1 + int(_FIRST_SHARE * (len(lines) - 1))]
-    store = Store.connect(settings)
-    folder = f"s3://{settings.s3_bucket}/landing/{project.name}"
-    uris = (f"{folder}-older.csv", f"{folder}-newer.csv")
-    for uri, part in zip(uris, (older, lines), strict=True):
-        store.put_bytes(b"".join(part), uri)
-    return uris
-
-
-def _train(runs: Runs, project: Project, source: str, reason: str) -> None:
-    run_id = submit(runs, project, source=source, name=reason, reason=reason)
-    check_run(runs, follow_run(runs, run_id, timeout=900))
-
-
-def read_held_out(project: Project) -> Customers:
-    """Return the held-out customers: no model has seen them."""
-    from tenure.partition import Part, assign_parts
-    from tenure.snapshot import read_source
-    from tenure.validation import validate_frame
-
-    frame = read_source(Path(project.source.uri), project.source.format, project.contract)
-    good = validate_frame(frame, project.contract).good
-    parts = assign_parts(good, project.contract, project.split, project.name)
-    held_out = good[parts == Part.HELD_OUT]
-    features = [column.name for column in project.contract.features]
-    rows: list[dict[str, Any]] = held_out[features].to_dict("records")
-    return Customers(rows, [str(one) for one in held_out[project.contract.id.name]])
-
-
-def _wait_for_route(cluster: Services, service: str) -> State:
-    """Wait until the split that is asked for is the split in effect."""
-    deadline = time.monotonic() + _ROUTE_SECONDS
-    while True:
-        state = describe_service(cluster.inference.get(service), cluster.routes.find(service))
-        if all(variant.weight == variant.asked for variant in state.variants):
-            return state
-        if time.monotonic() > deadline:
-            shares = ", ".join(f"{one.name} {one.weight} of {one.asked} %" for one in state.variants)
-            raise ConsoleError(
-                f"the split was not in effect after {_ROUTE_SECONDS:.0f} s ({shares}); "
-                "look at `tenure logs pilot`",
-                FAILED,
-            )
-        time.sleep(0.1)
-
-
-def _send(settings: Settings, project: Project, customers: Customers, requests: int) -> Traffic:
-    rollout = project.rollout
-    times = -(-requests // len(customers.rows))
-    host = names.hostname(rollout.service, rollout.namespace, settings.ingress_domain)
-    return asyncio.run(
-        send(
-            settings.gateway_url,
-            host,
-            rollout.service,
-            (customers.rows * times)[:requests],
-            (customers.ids * times)[:requests],
-            project.contract,
+    story = Story.begin(_prepare(load_project(project)))
+    plan, ledger = story.project, _open_ledger(story)
+    second = _train_two(story, anew)
+    calm = open_stream(plan, find_scenario("none", plan.contract), seed)
+    with Player(story.settings, plan, calm, rate=rate, day_seconds=_DAY_SECONDS) as player:
+        began = datetime.now(UTC)
+        story.tell(f"{rate:.0f} customers a second come, and the pilot watches the canary {second[:12]}")
+        story.wait_for_promotion(second, _PROMOTION_SECONDS)
+        story.tell(f"{second[:12]} was promoted: {describe_last(story.read())}")
+        player.change(_raise_prices(calm, plan))
+        drifted = datetime.now(UTC)
+        story.tell("from now on everyone with internet pays 30 % more, and the loyal leave")
+        third = _retrain(story, ledger, second[:12], drifted)
+        story.wait_for_promotion(third, _PROMOTION_SECONDS)
+        served = datetime.now(UTC)
+        story.tell(f"{third[:12]} was promoted: {describe_last(story.read())}")
+        _wait_for_outcomes(story, ledger, player, third[:12], served)
+        player.stop()
+        ended = datetime.now(UTC)
+    story.tell("done")
+    phases = [
+        Phase("before", began, drifted),
+        Phase("during", drifted, served),
+        Phase("after", served, ended),
+    ]
+    print_history(ledger, story.service, began)
+    print_measured(measure_phases(ledger, plan, phases, ended))
+    seconds = (served - drifted).total_seconds()
+    display.out.print()
+    display.out.print(f"{player.answered} requests answered, {player.failed} failed.")
+    display.out.print(
+        Text(f"From the price rise until the retrained model served everyone: {seconds:.0f} s", "bold")
+    )
+    print_addresses(story.settings, plan)
+    if player.failed:
+        raise ConsoleError(
+            f"{player.failed} of {player.sent} requests failed: {dict(player.failures)}", FAILED
         )
+
+
+def demo_rollback(
+    project: ProjectFile = DEFAULT_PROJECT, rate: Rate = 120, seed: Seed = 3, anew: Anew = False
+) -> None:
+    """Show a harmful canary taken back: its contract refuses customers whom the stable version serves.
+
+    It passes its own gate, on its own rows; only live traffic shows the harm.
+    """
+    plan = _prepare(load_project(project))
+    story = Story.begin(plan)
+    ledger = _open_ledger(story)
+    story.begin_anew(anew)
+    older, newer = story.upload_exports(_FIRST_SHARE)
+    story.tell("training a model on the older customers")
+    story.train(plan, older, "demo: first model, older customers")
+    story.claim()
+    stable = story.read().variants[0].digest
+    story.tell(f"training a challenger whose contract allows no price above {_DEAREST:.0f} dollars")
+    run = story.train(_tighten(plan), newer, "demo: challenger with a contract that is too tight")
+    digest = _find_canary(story, run)
+    story.wait_for_split()
+    calm = open_stream(plan, find_scenario("none", plan.contract), seed)
+    with Player(story.settings, plan, calm, rate=rate, day_seconds=_DAY_SECONDS) as player:
+        began = datetime.now(UTC)
+        story.tell(f"{rate:.0f} customers a second come; {digest[:12]} gets some of them")
+        state = story.wait(
+            lambda: None if any(one.digest == digest for one in story.read().variants) else story.read(),
+            "the pilot's rollback",
+            _ROLLBACK_SECONDS,
+            look="`tenure rollout status` and `tenure logs pilot`",
+            describe=story.describe_rollout,
+        )
+        seconds = (datetime.now(UTC) - began).total_seconds()
+        if state.variants[0].digest != stable:
+            raise ConsoleError(f"{digest[:12]} was promoted: {describe_last(state)}", FAILED)
+        story.tell(f"{digest[:12]} was taken back {seconds:.0f} s after the first customer")
+        _wait_for_visits(story, player, rate)  # those that were on their way to the canary are answered
+        failed, asked = player.failed, player.sent
+        _wait_for_visits(story, player, 3 * rate)
+        player.stop()
+        afterwards = player.failed - failed
+    display.out.print()
+    display.out.print(Text("Why the pilot took it back", "bold"))
+    display.out.print(f"  {describe_last(state)}")
+    for reason, count in player.failures.most_common(1):
+        display.out.print(f"  {count} of {asked} customers met its refusal: {reason}")
+    display.out.print(f"  afterwards {afterwards} of {player.sent - asked} did")
+    print_history(ledger, story.service, began)
+    print_addresses(story.settings, plan)
+    if afterwards:
+        raise ConsoleError(f"{afterwards} requests failed after the rollback", FAILED)
+
+
+def _wait_for_visits(story: Story, player: Player, count: float) -> None:
+    goal = player.sent + count
+    story.wait(lambda: True if player.sent >= goal else None, "customers", 60, look="`tenure logs gateway`")
+
+
+def _prepare(project: Project) -> Project:
+    """Return the project with no rest between two automatic runs: nobody wants to wait an hour for a demo."""
+    retraining = project.retraining.model_copy(update={"cooldown_minutes": 0.0})
+    return project.model_copy(update={"retraining": retraining})
+
+
+def _tighten(project: Project) -> Project:
+    """Return the project with a contract that holds dear customers for mistakes."""
+    document = project.model_dump(mode="json")
+    for column in document["contract"]["columns"]:
+        if column["name"] == "monthly_charges":
+            column["maximum"] = _DEAREST
+    document["validation"]["max_bad_fraction"] = 0.5
+    document["gate"] |= {"margin": 0.05, "slice_margin": 0.2}
+    return parse_project(document)
+
+
+def _open_ledger(story: Story) -> Ledger:
+    """Wait until the detector has made the ledger, and open it."""
+
+    ledger = Ledger.connect(story.settings)
+
+    def find() -> Ledger | None:
+        try:
+            ledger.count_dead_letters()
+        except NotFoundError:
+            return None
+        return ledger
+
+    return story.wait(find, "the ledger", 60, look="`tenure logs detector`")
+
+
+def _train_two(story: Story, anew: bool) -> str:
+    """Make a stable version and a canary; returns the canary's digest."""
+    plan = story.project
+    story.begin_anew(anew)
+    older, newer = story.upload_exports(_FIRST_SHARE)
+    story.tell("training the first model on the older customers")
+    story.train(plan, older, "demo: first model, older customers")
+    story.claim()
+    story.tell(f"{story.read().variants[0].version} serves; training a challenger on all customers")
+    run = story.train(plan, newer, "demo: challenger, all customers")
+    _print_judgement(story)
+    return _find_canary(story, run)
+
+
+def _find_canary(story: Story, run: Run) -> str:
+    """Return the digest of the canary that a run made, or that was promoted meanwhile."""
+    reasons = read_rejection(story.runs, run)
+    if reasons:
+        raise ConsoleError("\n".join(["the gate said no:", *(f"  {reason}" for reason in reasons)]), FAILED)
+    return story.read().variants[-1].digest
+
+
+def _raise_prices(calm: Stream, project: Project) -> Stream:
+    """Return the stream's customers after a price rise, under ids of their own."""
+    scenario = find_scenario("price-rise", project.contract)
+    return replace(calm, scenario=scenario, series=f"{calm.series}rise-")
+
+
+def _retrain(story: Story, ledger: Ledger, champion: str, since: datetime) -> str:
+    """Follow the detector from its alarm to the run that it starts; returns the new canary's digest."""
+
+    def find_alarm() -> Verdict | None:
+        records = ledger.read_verdicts(story.service, champion)
+        return next((one.verdict for one in records if one.alarm and one.created_at >= since), None)
+
+    verdict = story.wait(find_alarm, "the detector's alarm", _DRIFT_SECONDS, look="`tenure logs detector`")
+    story.tell(f"the detector: {verdict.describe()}")
+
+    def read_cause() -> Mapping[str, Any]:
+        return next((one for one in ledger.read_causes(story.service) if one["created_at"] >= since), {})
+
+    def find_run() -> str | None:
+        return read_cause().get("run_id") or None
+
+    run_id = story.wait(
+        find_run,
+        "the run that it starts",
+        _TRIGGER_SECONDS,
+        look="`tenure logs detector`",
+        describe=lambda: read_cause().get("note", ""),
+    )
+    story.tell(f"the detector started run {run_id}")
+    return _find_canary(story, story.follow(run_id))
+
+
+def _wait_for_outcomes(story: Story, ledger: Ledger, player: Player, version: str, since: datetime) -> None:
+    """Wait until enough of the new model's customers have an outcome."""
+    horizon = timedelta(days=story.project.labels.horizon_days)
+
+    def count() -> int:
+        now = datetime.now(UTC)
+        rows = ledger.read_outcomes(story.service, as_of=now, horizon=horizon, version=version, since=since)
+        return len(rows)
+
+    story.wait(
+        lambda: True if count() >= _AFTER_ROWS else None,
+        f"{_AFTER_ROWS} outcomes of its customers",
+        60,
+        look="`tenure logs detector`",
+        describe=lambda: f"{count()} known, {player.labels_waiting} to come",
     )
 
 
-def _print_summary(settings: Settings, project: Project, state: State, traffic: Traffic) -> None:
-    out = display.out
-    canary = next((variant for variant in state.variants if variant.role == "canary"), None)
-    report = _load_report(settings, project, canary or state.variants[0])
-    out.print()
-    out.print(Text(f"Judged on {report.rows} held-out customers (95 % intervals)", "bold"))
-    out.print(_build_metrics(report, state))
-    decision = decide(report, project.gate)
-    out.print()
-    out.print(Text(f"The gate said {'yes' if decision.approved else 'no'}", "bold"))
+def _print_judgement(story: Story) -> None:
+    """Print what evaluation found of the newest version, and what the gate said."""
+    version = story.read().variants[-1]
+    report = load_report(story.tracking, story.project, version.digest)
+    decision = decide(report, story.project.gate)
     for reason in decision.reasons:
-        mark = Text("  ✓ ", "green") if reason.passed else Text("  ✗ ", "red")
-        out.print(mark + Text(reason.text))
-    out.print()
-    out.print(
-        Text(f"Traffic: {traffic.answered} requests answered, {traffic.failures.total()} failed", "bold")
-    )
-    for variant in state.variants:
-        share = traffic.versions[variant.version] / max(1, traffic.answered)
-        out.print(
-            f"  {variant.role} {variant.version}: {share:.1%} of the answers, {variant.asked} % asked for"
-        )
-    if canary is None:
-        out.print("  there is no canary: the newest bundle is the stable one already")
-    p50, p99 = (1000 * traffic.find_quantile(share) for share in (0.5, 0.99))
-    rate = traffic.answered / traffic.elapsed
-    out.print(f"  latency p50 {p50:.1f} ms, p99 {p99:.1f} ms, {rate:.0f} requests/s over 2 connections")
-    out.print()
-    _print_addresses(settings, project)
+        mark = Text("          ✓ ", "green") if reason.passed else Text("          ✗ ", "red")
+        display.err.print(mark + Text(reason.text))
 
 
-def _load_report(settings: Settings, project: Project, variant: Variant) -> EvaluationReport:
+def load_report(tracking: Tracking, project: Project, digest: str) -> EvaluationReport:
     """Read what evaluation said about a version from MLflow."""
-    tracking = Tracking.connect(settings)
-    version = tracking.find_version(project.name, variant.digest) or tracking.find_alias(
-        project.name, CHAMPION
-    )
+    version = tracking.find_version(project.name, digest)
     if version is None or version.run_id is None:
-        raise ConsoleError(f"MLflow knows no run of version {variant.version}", FAILED)
+        raise ConsoleError(f"MLflow knows no run of version {digest[:12]}", FAILED)
     return EvaluationReport.model_validate_json(tracking.load_text(version.run_id, "evaluation.json"))
-
-
-def _build_metrics(report: EvaluationReport, state: State) -> Any:
-    titles: dict[str, str] = {}
-    if CHAMPION_MODEL in report.models:
-        titles[CHAMPION_MODEL] = f"stable {report.models[CHAMPION_MODEL].version[:12]}"
-    role = "canary" if len(state.variants) > 1 else "challenger"
-    titles[CHALLENGER] = f"{role} {report.models[CHALLENGER].version[:12]}"
-    titles[BASELINE] = "logistic regression"
-    rows: list[Sequence[Any]] = []
-    for metric, title in _METRICS.items():
-        cells = [report.models[model].metrics[metric] for model in titles]
-        rows.append((title, *(f"{cell.value:.4f} ({cell.low:.3f} – {cell.high:.3f})" for cell in cells)))
-    return display.build_table(("", *titles.values()), rows)
-
-
-def _print_addresses(settings: Settings, project: Project) -> None:
-    service = project.rollout.service
-    gateway = settings.gateway_url.rstrip("/")
-    programs = _shorten(str(Path(sys.executable).parent))
-    kubeconfig = _shorten(str(settings.kubeconfig))
-    lines = (
-        ("MLflow", settings.tracking_url),
-        ("V2 endpoint", f"{gateway}/v2/models/{service}/infer"),
-        ("", ""),
-        ("try", f"curl -s {gateway}/v2/models/{service}"),
-        ("", f"{programs}/kubectl --kubeconfig {kubeconfig} get inferenceservices"),
-        ("", f"{programs}/tenure predict {_shorten(project.source.uri)}"),
-        ("", ""),
-        ("next", f"{programs}/tenure rollout promote, or {programs}/tenure rollout rollback"),
-        ("stop", "make down"),
-    )
-    for name, value in lines:
-        display.out.print(Text(f"  {name:<13}", "dim") + Text(value))
-
-
-def _shorten(path: str) -> str:
-    """Return a path relative to here where it lies below."""
-    file = Path(path)
-    return str(file.relative_to(Path.cwd())) if file.is_relative_to(Path.cwd()) else path

@@ -34,6 +34,7 @@ app.command()(training.run)
 app.command()(prediction.predict)
 app.command()(simulate.simulate)
 app.command()(demonstration.demo)
+app.command("demo-rollback")(demonstration.demo_rollback)
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(project.app, name="project")
 
