@@ -175,7 +175,7 @@ class Runs(Kubeflow):
         max_concurrency: int = 1,
         service_account: str | None = None,
     ) -> Schedule:
-        """Start runs of a pipeline version by a clock, for ever; runs that were missed are not made up for.
+        """Start runs of a pipeline version by a clock, for ever; of those missed the last is made up for.
 
         Args:
             pipeline: What to run: this version, also when a newer one is uploaded.

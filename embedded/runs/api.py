@@ -14,18 +14,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from embedded.runs.calls import RunCalls
+from embedded.runs.creation import RunMaker
 from embedded.runs.errors import ApiError, BadRequestError, MethodError, MissingError, UnsupportedError
 from embedded.runs.experiments import ExperimentCalls
 from embedded.runs.guard import Guard
 from embedded.runs.pipelines import PipelineCalls
 from embedded.runs.queue import RunQueue
+from embedded.runs.recurring import RecurringCalls
+from embedded.runs.scheduler import Scheduler
 from embedded.runs.storage import Storage
 
 _BASE = "/apis/v2beta1"
 _LOGS = "/apis/v1alpha1"
 _NOT_ON_LAPTOP = {
-    "recurringruns": "recurring runs (schedules) are not done by the laptop; submit runs one by one, "
-    "or use a cluster",
     "visualizations": "visualizations are not done by the laptop; reports are artifacts of the steps",
     "auth": "the laptop platform has one token and no SubjectAccessReview",
     "filters": "filters are given with list calls",
@@ -35,7 +36,7 @@ _NOT_ON_LAPTOP = {
 
 
 def make_app(storage: Storage, queue: RunQueue, token: SecretStr) -> Starlette:
-    """Return the ASGI application; its lifespan starts and stops the queue.
+    """Return the ASGI application; its lifespan starts and stops the queue and the scheduler.
 
     Args:
         storage: Where records are kept; the caller closes it afterwards.
@@ -43,19 +44,23 @@ def make_app(storage: Storage, queue: RunQueue, token: SecretStr) -> Starlette:
         token: What clients must bring as bearer token.
     """
     experiments, pipelines = ExperimentCalls(storage), PipelineCalls(storage)
-    runs = RunCalls(storage, queue, experiments, pipelines)
+    maker = RunMaker(storage, queue, experiments, pipelines)
+    runs, recurring = RunCalls(storage, queue, maker), RecurringCalls(storage, maker)
+    scheduler = Scheduler(storage, maker)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         experiments.ensure_default_experiment()
         queue.start()
+        scheduler.start()
         try:
             yield
         finally:
+            scheduler.stop()
             queue.stop()
 
     return Starlette(
-        routes=_make_routes(experiments, pipelines, runs, queue),
+        routes=_make_routes(experiments, pipelines, runs, recurring, queue),
         middleware=[Middleware(Guard, token=token)],
         exception_handlers={
             ApiError: _answer_error,
@@ -67,7 +72,11 @@ def make_app(storage: Storage, queue: RunQueue, token: SecretStr) -> Starlette:
 
 
 def _make_routes(
-    experiments: ExperimentCalls, pipelines: PipelineCalls, runs: RunCalls, queue: RunQueue
+    experiments: ExperimentCalls,
+    pipelines: PipelineCalls,
+    runs: RunCalls,
+    recurring: RecurringCalls,
+    queue: RunQueue,
 ) -> list[Route]:
     """Return the routes; verbs (`:terminate`) before the paths that would match them as ids."""
 
@@ -106,6 +115,12 @@ def _make_routes(
         ("POST", f"{_BASE}/runs/{{id}}:unarchive", runs.unarchive_run),
         ("GET", f"{_BASE}/runs/{{id}}", runs.get_run),
         ("DELETE", f"{_BASE}/runs/{{id}}", runs.delete_run),
+        ("POST", f"{_BASE}/recurringruns", recurring.create),
+        ("GET", f"{_BASE}/recurringruns", recurring.list),
+        ("POST", f"{_BASE}/recurringruns/{{id}}:enable", recurring.enable),
+        ("POST", f"{_BASE}/recurringruns/{{id}}:disable", recurring.disable),
+        ("GET", f"{_BASE}/recurringruns/{{id}}", recurring.get),
+        ("DELETE", f"{_BASE}/recurringruns/{{id}}", recurring.delete),
         ("GET", f"{_LOGS}/runs/{{id}}/nodes/{{node:path}}/log", runs.read_step_log),
         ("GET", f"{_LOGS}/runs/{{id}}/log", runs.read_run_log),
     ]

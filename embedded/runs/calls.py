@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import uuid
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from embedded.runs.answers import COMMON_COLUMNS, Columns, answer_page, archive, unarchive
-from embedded.runs.check import check_parameters, check_spec
-from embedded.runs.clock import read_clock
-from embedded.runs.errors import ApiError, BadRequestError, PreconditionError
-from embedded.runs.experiments import ExperimentCalls
+from embedded.runs.creation import RunMaker
+from embedded.runs.errors import ApiError, PreconditionError
 from embedded.runs.folder import read_document
 from embedded.runs.logs import find_step, open_run_log, open_step_log
-from embedded.runs.package import split_spec
-from embedded.runs.pipelines import PipelineCalls
-from embedded.runs.progress import FINAL_STATES, PENDING, Progress
+from embedded.runs.progress import FINAL_STATES, Progress
 from embedded.runs.queue import RunQueue
 from embedded.runs.records import Experiment, Run
 from embedded.runs.requests import RunBody, read_body
@@ -33,6 +26,7 @@ _RUN_COLUMNS: Columns = {
     "state": lambda record: record.state,
     "storage_state": lambda record: record.storage_state,
     "scheduled_at": lambda record: record.scheduled_at,
+    "recurring_run_id": lambda record: record.recurring_run_id or "",
     "finished_at": lambda record: record.finished_at or "",
 }
 
@@ -40,52 +34,19 @@ _RUN_COLUMNS: Columns = {
 class RunCalls:
     """One method for each call; short work only, they run on the server's one event loop."""
 
-    def __init__(
-        self, storage: Storage, queue: RunQueue, experiments: ExperimentCalls, pipelines: PipelineCalls
-    ) -> None:
+    def __init__(self, storage: Storage, queue: RunQueue, maker: RunMaker) -> None:
         self._storage = storage
         self._queue = queue
-        self._experiments = experiments
-        self._pipelines = pipelines
+        self._maker = maker
 
     async def create_run(self, request: Request) -> Response:
         """CreateRun: checks everything that can be checked, and puts the run into the queue."""
         body = await read_body(request, RunBody)
-        if body.runtime_config.pipeline_root:
-            raise BadRequestError(
-                "runtime_config.pipeline_root: fixed on the laptop, artifacts lie in the run's folder"
-            )
-        reference = body.pipeline_version_reference
-        if (body.pipeline_spec is None) == (reference is None):
-            raise BadRequestError(
-                "a run needs either pipeline_spec or pipeline_version_reference, and not both"
-            )
-        version = self._pipelines.choose_version(reference) if reference is not None else None
-        spec: dict[str, Any] = split_spec(body.pipeline_spec) if version is None else {**version.spec}
-        check_spec(spec["pipeline_spec"])
-        parameters = check_parameters(spec["pipeline_spec"], body.runtime_config.parameters)
-        experiment = self._experiments.choose(body.experiment_id)
-        now = read_clock()
-        run = Run(
-            id=str(uuid.uuid4()),
-            display_name=body.display_name,
-            description=body.description,
-            created_at=now,
-            scheduled_at=now,
-            experiment_id=experiment.id,
-            pipeline_id=version.pipeline_id if version else None,
-            pipeline_version_id=version.id if version else None,
-            service_account=body.service_account,
-            state=PENDING,
-        ).move(PENDING, now)
-        folder = self._queue.folder(run.id)
-        folder.create(spec, parameters)
-        self._storage.add(run)
-        self._storage.update(
-            Experiment, experiment.id, lambda found: found.model_copy(update={"last_run_created_at": now})
+        plan = self._maker.plan(
+            body.pipeline_spec, body.pipeline_version_reference, body.runtime_config, body.experiment_id
         )
-        self._queue.notify()
-        return JSONResponse(show_run_details(run, spec, parameters, Progress()))
+        run = self._maker.make(plan, body.display_name, body.description, body.service_account)
+        return JSONResponse(show_run_details(run, plan.spec, plan.parameters, Progress()))
 
     async def list_runs(self, request: Request) -> Response:
         """ListRuns; without pipelines and details, which GetRun gives."""

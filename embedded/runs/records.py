@@ -1,8 +1,12 @@
-"""What the server remembers: experiments, pipelines, their versions, and runs."""
+"""What the server remembers: experiments, pipelines, their versions, runs, and recurring runs."""
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from pydantic import BaseModel, ConfigDict, JsonValue
+
+from embedded.runs.schedule import Times
 
 AVAILABLE = "AVAILABLE"
 ARCHIVED = "ARCHIVED"
@@ -65,6 +69,7 @@ class Run(Record):
     pipeline_id: str | None = None
     pipeline_version_id: str | None = None
     service_account: str = ""
+    recurring_run_id: str | None = None
     scheduled_at: str
     finished_at: str | None = None
     state: str
@@ -78,3 +83,36 @@ class Run(Record):
         """Return the run in another state, with its history."""
         change = StateChange(time=time, state=state, error=error)
         return self.model_copy(update={"state": state, "error": error, "history": (*self.history, change)})
+
+
+class Recurring(Record):
+    """Runs that a clock starts.
+
+    `last_time` is the newest of its times that a run was made for (or could not be, see `error`).
+    """
+
+    updated_at: str
+    experiment_id: str
+    pipeline_id: str | None = None
+    pipeline_version_id: str | None = None
+    spec: dict[str, JsonValue] | None = None
+    parameters: dict[str, JsonValue] = {}
+    service_account: str = ""
+    max_concurrency: int
+    catch_up: bool
+    cron: str = ""
+    interval: int = 0
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    enabled: bool
+    last_time: str | None = None
+    error: str | None = None
+
+    def times(self) -> Times:
+        """Return when it is due."""
+        start = self.start_time or datetime.fromisoformat(self.created_at)
+        return Times(self.cron, self.interval, start, self.end_time)
+
+    def served(self) -> datetime:
+        """Return the time that it was last served, or made."""
+        return datetime.fromisoformat(self.last_time or self.created_at)

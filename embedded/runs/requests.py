@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from starlette.requests import Request
 
@@ -82,6 +82,53 @@ class RunBody(Body):
     recurring_run_id: Any = None
     plugins_input: Any = None
     plugins_output: Any = None
+
+
+class CronSchedule(Body):
+    """V2beta1CronSchedule."""
+
+    cron: str
+    start_time: AwareDatetime | None = None
+    end_time: AwareDatetime | None = None
+
+
+class PeriodicSchedule(Body):
+    """V2beta1PeriodicSchedule."""
+
+    interval_second: int = Field(ge=1)
+    start_time: AwareDatetime | None = None
+    end_time: AwareDatetime | None = None
+
+
+class Trigger(Body):
+    """V2beta1Trigger."""
+
+    cron_schedule: CronSchedule | None = None
+    periodic_schedule: PeriodicSchedule | None = None
+
+
+class RecurringBody(Body):
+    """V2beta1RecurringRun."""
+
+    display_name: str = Field(min_length=1, max_length=_LONGEST_NAME)
+    description: str = ""
+    experiment_id: str = ""
+    pipeline_spec: Any = None
+    pipeline_version_reference: VersionReference | None = None
+    pipeline_version_id: str = ""
+    runtime_config: RuntimeConfig = RuntimeConfig()
+    service_account: str = ""
+    max_concurrency: int = Field(default=1, ge=1, le=10)
+    trigger: Trigger
+    mode: Literal["ENABLE", "DISABLE"] = "DISABLE"
+    no_catchup: bool = False
+    namespace: str = ""
+    recurring_run_id: Any = None
+    created_at: Any = None
+    updated_at: Any = None
+    status: Any = None
+    error: Any = None
+    plugins_input: Any = None
 
 
 async def read_body(request: Request, kind: type[B]) -> B:

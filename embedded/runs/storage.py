@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from embedded.runs.errors import ConflictError, MissingError
 from embedded.runs.progress import CANCELING, PENDING, RUNNING
-from embedded.runs.records import Experiment, Pipeline, Record, Run, Version
+from embedded.runs.records import Experiment, Pipeline, Record, Recurring, Run, Version
 
 R = TypeVar("R", bound=Record)
 
@@ -29,6 +29,9 @@ CREATE TABLE IF NOT EXISTS versions (
 CREATE TABLE IF NOT EXISTS runs (
     position INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, name TEXT NOT NULL,
     state TEXT NOT NULL, queued INTEGER NOT NULL DEFAULT 0, document TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS recurring (
+    position INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, name TEXT NOT NULL,
+    document TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS runs_by_state ON runs (state, queued);
 """
 _TABLES: dict[type[Record], str] = {
@@ -36,6 +39,7 @@ _TABLES: dict[type[Record], str] = {
     Pipeline: "pipelines",
     Version: "versions",
     Run: "runs",
+    Recurring: "recurring",
 }
 
 
@@ -58,7 +62,7 @@ class Storage:
         """Store a new record; a run joins the queue's end.
 
         Raises:
-            ConflictError: The name is taken (runs may share names).
+            ConflictError: The name is taken (runs and recurring runs may share names).
         """
         name = record.name if isinstance(record, Pipeline | Version) else record.display_name
         columns: dict[str, object] = {
@@ -97,7 +101,8 @@ class Storage:
                 (identity,),
             ).fetchone()
         if row is None:
-            raise MissingError(f"there is no {kind.__name__.lower()} with the id {identity!r}")
+            name = "recurring run" if kind is Recurring else kind.__name__.lower()
+            raise MissingError(f"there is no {name} with the id {identity!r}")
         return kind.model_validate_json(row[0])
 
     def list_all(self, kind: type[R]) -> list[R]:
@@ -162,6 +167,22 @@ class Storage:
                 f"DELETE FROM {_TABLES[kind]} WHERE id = ?",  # noqa: S608 - fixed names
                 (identity,),
             )
+
+    def find_run(self, identity: str) -> Run | None:
+        """Return the run with this id, if there is one."""
+        with self._lock:
+            row = self._connection.execute("SELECT document FROM runs WHERE id = ?", (identity,)).fetchone()
+        return None if row is None else Run.model_validate_json(row[0])
+
+    def count_active(self, recurring_id: str) -> int:
+        """Return how many runs of a recurring run wait or go on."""
+        with self._lock:
+            (count,) = self._connection.execute(
+                "SELECT COUNT(*) FROM runs WHERE state IN (?, ?, ?) "
+                "AND json_extract(document, '$.recurring_run_id') = ?",
+                (PENDING, RUNNING, CANCELING, recurring_id),
+            ).fetchone()
+        return int(count)
 
     def next_run(self) -> Run | None:
         """Return the run that has waited longest, if one waits."""

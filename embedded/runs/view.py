@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from embedded.runs import graph
+from embedded.runs.clock import write_time
 from embedded.runs.graph import Step
 from embedded.runs.progress import FINAL_STATES, PENDING, SKIPPED, Progress, StepRecord
-from embedded.runs.records import Experiment, Pipeline, Run, Version
+from embedded.runs.records import Experiment, Pipeline, Recurring, Run, Version
 
 _CODE_ABORTED = 10
 _CODE_UNKNOWN = 2
@@ -56,6 +57,45 @@ def show_version(version: Version) -> dict[str, Any]:
     }
 
 
+def show_recurring(recurring: Recurring) -> dict[str, Any]:
+    """Return a V2beta1RecurringRun; 64-bit numbers are texts, as in Kubeflow's JSON."""
+    schedule: dict[str, Any] = {
+        name: write_time(time)
+        for name, time in (("start_time", recurring.start_time), ("end_time", recurring.end_time))
+        if time is not None
+    }
+    if recurring.cron:
+        trigger = {"cron_schedule": {**schedule, "cron": recurring.cron}}
+    else:
+        trigger = {"periodic_schedule": {**schedule, "interval_second": str(recurring.interval)}}
+    document: dict[str, Any] = {
+        "recurring_run_id": recurring.id,
+        "display_name": recurring.display_name,
+        "description": recurring.description,
+        "experiment_id": recurring.experiment_id,
+        "runtime_config": {"parameters": recurring.parameters},
+        "service_account": recurring.service_account,
+        "max_concurrency": str(recurring.max_concurrency),
+        "no_catchup": not recurring.catch_up,
+        "trigger": trigger,
+        "mode": "ENABLE" if recurring.enabled else "DISABLE",
+        "status": "ENABLED" if recurring.enabled else "DISABLED",
+        "created_at": recurring.created_at,
+        "updated_at": recurring.updated_at,
+    }
+    if recurring.pipeline_id is not None:
+        document["pipeline_version_reference"] = {
+            "pipeline_id": recurring.pipeline_id,
+            "pipeline_version_id": recurring.pipeline_version_id,
+        }
+    elif recurring.spec is not None:
+        spec = recurring.spec
+        document["pipeline_spec"] = spec if "platform_spec" in spec else spec["pipeline_spec"]
+    if recurring.error is not None:
+        document["error"] = {"code": _CODE_UNKNOWN, "message": recurring.error}
+    return document
+
+
 def show_run(run: Run) -> dict[str, Any]:
     """Return a V2beta1Run without its details, as in lists."""
     document: dict[str, Any] = {
@@ -75,6 +115,8 @@ def show_run(run: Run) -> dict[str, Any]:
             "pipeline_id": run.pipeline_id,
             "pipeline_version_id": run.pipeline_version_id,
         }
+    if run.recurring_run_id is not None:
+        document["recurring_run_id"] = run.recurring_run_id
     if run.finished_at is not None:
         document["finished_at"] = run.finished_at
     if run.error is not None:

@@ -199,6 +199,27 @@ def test_wrong_argument_is_refused_with_its_name(runs: Runs, packages: dict[str,
         runs.start(runs.upload(packages["greet"], "greet"), {"nmae": "you"}, "run", "tests")
 
 
+def test_schedule_starts_runs_until_it_is_removed(runs: Runs, packages: dict[str, Path]) -> None:
+    version = runs.upload(packages["greet"], "greet")
+    made = runs.schedule(version, {"name": "you"}, "often", "tests", "* * * * * *")
+    assert (made.name, made.cron, made.enabled, made.version_id) == (
+        "often",
+        "* * * * * *",
+        True,
+        version.version_id,
+    )
+    assert made in runs.list_schedules()
+    deadline = time.monotonic() + 30
+    while not any(run.name.startswith("often 20") for run in runs.list()):
+        assert time.monotonic() < deadline, runs.list()
+    runs.delete_schedule(made.id)
+    assert made not in runs.list_schedules()
+    with pytest.raises(NotFoundError):
+        runs.delete_schedule(made.id)
+    with pytest.raises(RefusedError, match="six are needed"):
+        runs.schedule(version, {"name": "you"}, "never", "tests", "0 3 * * *")
+
+
 def test_wrong_token_is_refused_and_not_told(settings: Settings) -> None:
     with pytest.raises(RefusedError, match="TENURE_RUNS_TOKEN") as caught:
         Runs.connect(settings.model_copy(update={"runs_token": SecretStr("wrong-token")})).list()

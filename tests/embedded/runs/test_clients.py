@@ -114,10 +114,6 @@ def test_runs_of_a_package_and_of_a_version(client, packages, unique):
 
 def test_what_the_laptop_does_not_do_says_so(client, packages):
     with pytest.raises(kfp_server_api.ApiException) as caught:
-        client.list_recurring_runs()
-    assert caught.value.status == 501
-    assert "recurring runs" in json.loads(caught.value.body)["message"]
-    with pytest.raises(kfp_server_api.ApiException) as caught:
         client.run_pipeline(
             "", "r", pipeline_package_path=str(packages["branch"]), pipeline_root="s3://somewhere"
         )
