@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
 
 from clients import names
-from clients.errors import NotFoundError
-from clients.services import Services, get_condition
+from clients.errors import ClientError, NotFoundError
+from clients.services import Services
 from clients.settings import load_settings
 from console import display
+from console.cockpit import build_history, build_view
 from console.errors import FAILED, REFUSED, ConsoleError
 from console.options import DEFAULT_PROJECT, Json, ProjectFile
+from console.standing import State, Variant, describe_service
+from tenure.canary import Rollout
 from tenure.project import load_project
+
+__all__ = ["State", "Variant", "app", "describe_service"]
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Show the rollout and decide about it: the pilot carries out what you ask within seconds.",
+    help="Show the rollout and decide about it. The pilot carries out what you ask within seconds.",
 )
 
 Wait = Annotated[
@@ -30,111 +34,72 @@ Wait = Annotated[
 ]
 
 
-class Variant(BaseModel):
-    """One version in front of customers.
-
-    Attributes:
-        weight: Percent of the requests that the route gives it now.
-        asked: Percent that the InferenceService asks for.
-    """
-
-    name: str
-    role: str
-    version: str
-    digest: str
-    weight: int
-    asked: int
-    ready: bool
-
-
-class State(BaseModel):
-    """An InferenceService as its owner wants to see it."""
-
-    name: str
-    namespace: str
-    variants: list[Variant]
-    paused: bool
-    pending: list[str]
-    transition: dict[str, str] | None
-    previous: str | None
-
-
-def describe_service(service: Mapping[str, Any], route: Mapping[str, Any] | None) -> State:
-    """Read the state of a rollout from its InferenceService and the route in front of it."""
-    metadata, spec = service["metadata"], service["spec"]
-    annotations = metadata.get("annotations") or {}
-    backends = route["spec"]["rules"][-1]["backendRefs"] if route is not None else []
-    weights = {backend["name"]: int(backend.get("weight", 1)) for backend in backends}
-    statuses = service.get("status", {}).get("canaryStatuses") or []
-    ready = {status["name"]: bool(status.get("ready")) for status in statuses}
-    canaries = spec.get("canary") or []
-
-    def build(predictor: Mapping[str, Any], role: str, asked: int, is_ready: bool) -> Variant:
-        digest = names.digest_of(predictor["model"]["storageUri"])
-        backend = names.service_name(metadata["name"], predictor.get("name"))
-        return Variant(
-            name=predictor.get("name") or names.STABLE,
-            role=role,
-            version=digest[:12],
-            digest=digest,
-            weight=weights.get(backend, 0),
-            asked=asked,
-            ready=is_ready,
-        )
-
-    condition = get_condition(service, "PredictorReady")
-    rest = 100 - sum(int(canary.get("trafficPercent", 0)) for canary in canaries)
-    stable_ready = condition is not None and condition.get("status") == "True"
-    variants = [build(spec["predictor"], "stable", rest, stable_ready)]
-    for canary in canaries:
-        predictor = canary["predictor"]
-        asked = int(canary.get("trafficPercent", 0))
-        variants.append(build(predictor, "canary", asked, ready.get(predictor["name"], False)))
-    pending = [action for action in (names.PROMOTE, names.ROLLBACK) if action in annotations]
-    transition = annotations.get(names.TRANSITION)
-    previous = annotations.get(names.PREVIOUS)
-    return State(
-        name=metadata["name"],
-        namespace=metadata["namespace"],
-        variants=variants,
-        paused=annotations.get(names.PAUSE, "").lower() == "true",
-        pending=[action.rpartition("/")[2] for action in pending],
-        transition=json.loads(transition) if transition else None,
-        previous=names.digest_of(previous)[:12] if previous else None,
-    )
-
-
 @app.command()
-def status(project: ProjectFile = DEFAULT_PROJECT, as_json: Json = False) -> None:
-    """Show each version in front of customers: its share, whether it is ready, what happened last."""
-    cluster, name = _connect(project)
+def status(
+    project: ProjectFile = DEFAULT_PROJECT,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it until Ctrl+C.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show each version's share, the canary's step, what is known of it, and what it waits for."""
+    cluster, name, rollout = _connect(project)
+    if watch:
+        if as_json:
+            raise ConsoleError(
+                "--watch draws for people; for machines ask again and again with --json", REFUSED
+            )
+        _watch(cluster, name, rollout)
+        return
     state = _read(cluster, name)
     if as_json:
         display.print_json(state.model_dump(mode="json"))
+    else:
+        display.out.print(build_view(state, rollout.steps))
+
+
+@app.command()
+def history(
+    at: Annotated[
+        datetime | None, typer.Option("--at", help="What was live at this time (UTC) instead of everything.")
+    ] = None,
+    project: ProjectFile = DEFAULT_PROJECT,
+    as_json: Json = False,
+) -> None:
+    """Show all transitions from the ledger; or, with --at, which versions were live at any time."""
+    from clients.ledger.reader import Ledger
+
+    name = load_project(project).rollout.service
+    ledger = Ledger.connect(load_settings())
+    if at is not None:
+        moment = at.replace(tzinfo=UTC) if at.tzinfo is None else at
+        live = ledger.find_live(name, moment)
+        if live is None:
+            raise ConsoleError(f"{name}: the ledger knows of nothing live at {moment.isoformat()}", REFUSED)
+        if as_json:
+            display.print_json({"at": moment.isoformat(), "shares": live})
+        else:
+            rows = [(version, f"{share} %") for version, share in live.items()]
+            display.out.print(display.build_table(("VERSION", "TRAFFIC"), rows, right=(1,)))
         return
-    rows = [
-        (one.role, one.name, one.version, f"{one.weight} %", f"{one.asked} %", "yes" if one.ready else "no")
-        for one in state.variants
+    transitions = [
+        {
+            "at": one.at.isoformat(timespec="milliseconds"),
+            "outcome": one.outcome,
+            "shares": one.shares,
+            "reason": one.reason,
+            "evidence": one.evidence,
+        }
+        for one in ledger.read_transitions(name)
     ]
-    header = ("ROLE", "VARIANT", "VERSION", "TRAFFIC", "ASKED", "READY")
-    display.out.print(display.build_table(header, rows, right=(3, 4)))
-    facts: dict[str, Any] = {}
-    if state.transition:
-        facts["last"] = _say_transition(state.transition)
-    if state.pending:
-        facts["asked for"] = ", ".join(state.pending)
-    if state.paused:
-        facts["paused"] = "yes: shares stay as they are until `tenure rollout resume`"
-    if state.previous:
-        facts["before this"] = state.previous
-    if facts:
-        display.out.print(display.format_facts(facts))
+    if as_json:
+        display.print_json(transitions)
+    else:
+        display.out.print(build_history(transitions))
 
 
 @app.command()
 def promote(project: ProjectFile = DEFAULT_PROJECT, timeout: Wait = 60, as_json: Json = False) -> None:
     """Let the canary take over: all traffic first, then the InferenceService. No request is lost."""
-    cluster, name = _connect(project)
+    cluster, name, _ = _connect(project)
     state = _read(cluster, name)
     canary = next((variant for variant in state.variants if variant.role == "canary"), None)
     if canary is None:
@@ -145,10 +110,24 @@ def promote(project: ProjectFile = DEFAULT_PROJECT, timeout: Wait = 60, as_json:
 @app.command()
 def rollback(project: ProjectFile = DEFAULT_PROJECT, timeout: Wait = 180, as_json: Json = False) -> None:
     """Take the canary away; or, when there is none, bring back the version that was stable before."""
-    cluster, name = _connect(project)
+    cluster, name, _ = _connect(project)
     state = _read(cluster, name)
     variant = next((one for one in state.variants if one.role == "canary"), state.variants[0])
     _ask(cluster, name, names.ROLLBACK, variant.name, {"rolled_back"}, timeout, as_json)
+
+
+@app.command()
+def abort(project: ProjectFile = DEFAULT_PROJECT, timeout: Wait = 60, as_json: Json = False) -> None:
+    """Take the canary away. Unlike `rollback` it never touches the stable version."""
+    cluster, name, _ = _connect(project)
+    state = _read(cluster, name)
+    canary = next((variant for variant in state.variants if variant.role == "canary"), None)
+    if canary is None:
+        raise ConsoleError(
+            f"{name} has no canary to take away; `tenure rollout rollback` brings the version before back",
+            REFUSED,
+        )
+    _ask(cluster, name, names.ROLLBACK, canary.name, {"rolled_back"}, timeout, as_json)
 
 
 @app.command()
@@ -164,7 +143,7 @@ def resume(project: ProjectFile = DEFAULT_PROJECT, as_json: Json = False) -> Non
 
 
 def _set_pause(project: Path, value: str | None, as_json: bool) -> None:
-    cluster, name = _connect(project)
+    cluster, name, _ = _connect(project)
     state = _read(cluster, name)
     cluster.inference.patch(name, {"metadata": {"annotations": {names.PAUSE: value}}})
     if as_json:
@@ -173,20 +152,29 @@ def _set_pause(project: Path, value: str | None, as_json: bool) -> None:
         display.out.print(f"{name}: {'resumed' if value is None else 'paused'}")
 
 
-def _say_transition(transition: Mapping[str, str]) -> str:
-    """Say what the pilot did last, as `promoted bfc94dbfbcbc, before 44dd0e6d9c95, at TIME`."""
-    words = [transition["outcome"].replace("_", " ")]
-    if "digest" in transition:
-        words[0] += f" {transition['digest'][:12]}"
-    if "previous" in transition:
-        words.append(f"before {transition['previous'][:12]}")
-    if "reason" in transition:
-        words.append(transition["reason"])
-    return ", ".join([*words, f"at {transition['at']}"])
+def _watch(cluster: Services, name: str, rollout: Rollout) -> None:
+    """Draw the rollout anew twice a second until Ctrl+C; while the platform does not answer, say so."""
+    from rich.console import RenderableType
+    from rich.live import Live
+    from rich.text import Text
+
+    view: RenderableType = Text("")
+    with Live(view, console=display.out, refresh_per_second=4) as live:
+        try:
+            while True:
+                try:
+                    view = build_view(_read(cluster, name), rollout.steps)
+                    live.update(view)
+                except ClientError as error:
+                    live.update(Text(str(error), style="red"))
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            return
 
 
-def _connect(project: Path) -> tuple[Services, str]:
-    return Services.connect(load_settings()), load_project(project).rollout.service
+def _connect(project: Path) -> tuple[Services, str, Rollout]:
+    rollout = load_project(project).rollout
+    return Services.connect(load_settings()), rollout.service, rollout
 
 
 def _read(cluster: Services, name: str) -> State:
@@ -201,14 +189,15 @@ def _ask(
 ) -> None:
     """Annotate the InferenceService, then wait until the pilot says what became of it."""
     before = cluster.inference.get(name)["metadata"].get("annotations", {}).get(names.TRANSITION)
+    finals = goals | {"refused", "failed"}
     cluster.inference.patch(name, {"metadata": {"annotations": {annotation: value}}})
     deadline = time.monotonic() + timeout
-    transition: dict[str, str] = {}
+    transition: dict[str, Any] = {}
     while time.monotonic() < deadline:
         now = cluster.inference.get(name)["metadata"].get("annotations", {})
         if now.get(names.TRANSITION) not in (None, before):
             transition = json.loads(now[names.TRANSITION])
-            if transition["outcome"] != "reverting":
+            if transition["outcome"] in finals:
                 break
         time.sleep(0.2)
     else:
