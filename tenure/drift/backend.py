@@ -97,11 +97,14 @@ def compute_distance_p(distance: float, n: int, m: int) -> float:
     from scipy.stats import kstwo
 
     larger, smaller = max(n, m), min(n, m)
-    return float(kstwo.sf(distance, np.round(larger * smaller / (larger + smaller))))
+    size = max(1.0, np.round(larger * smaller / (larger + smaller)))
+    return float(kstwo.sf(distance, size))
 
 
 def compute_table_p(table: NDArray[np.int64]) -> float:
     """Return the p-value of homogeneity of the two rows of a table; 1 if it has only one column."""
     from scipy.stats import chi2_contingency
 
+    if table.shape[1] == 1:
+        return 1.0
     return float(chi2_contingency(table).pvalue)
