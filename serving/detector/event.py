@@ -18,7 +18,6 @@ from serving.detector.errors import EventError
 
 Kind = Literal["request", "response"]
 
-LONGEST_ID, LONGEST_NAME = 200, 80
 BATCH, STRUCTURED = "application/cloudevents-batch", "application/cloudevents"
 KINDS: dict[str, Kind] = {
     "org.kubeflow.serving.inference.request": "request",
@@ -165,29 +164,19 @@ def _open(envelope: _Envelope, place: Place) -> Event:
             body = base64.b64decode(envelope.data_base64, validate=True)
         except (binascii.Error, ValueError) as error:
             raise EventError(f"data_base64 is not base64: {error}") from error
+    if not service or not version:
+        raise EventError(
+            "neither the address nor the event says which version of which service this is: post to "
+            "/events/SERVICE/VERSION, or send the extensions inferenceservicename and version"
+        )
     return Event(
-        id=check_text("id", envelope.id, LONGEST_ID),
+        id=envelope.id,
         kind=kind,
-        service=check_text("service", service or "", LONGEST_NAME),
-        version=check_text("version", version or "", LONGEST_NAME),
+        service=service,
+        version=version,
         time=now_us() if envelope.time is None else read_time(envelope.time),
         body=body,
     )
-
-
-def check_text(name: str, text: str, longest: int) -> str:
-    """Return a text that the ledger can keep.
-
-    Raises:
-        EventError: It is empty or too long, or has a NUL in it, which PostgreSQL cannot keep.
-    """
-    if not text:
-        raise EventError(f"{name} is missing")
-    if len(text) > longest:
-        raise EventError(f"{name} has {len(text)} characters, at most {longest} are kept")
-    if "\0" in text:
-        raise EventError(f"{name} has a NUL character in it")
-    return text
 
 
 def read_time(text: str) -> int:

@@ -19,7 +19,7 @@ class Metrics:
         registry: Where they are registered.
         events: `detector_events_total{kind,outcome}`: CloudEvents by kind (request, response, unknown) and
             outcome: `recorded` (the ledger has them, or had them already), `dead_letter`, `refused` (503).
-        predictions: `detector_predictions_total{service,version}`: rows of the responses recorded.
+        predictions: `detector_predictions_total{service,version}`: rows that are new in the ledger.
         labels: `detector_labels_total{outcome}`: labels `recorded` or `refused`.
         dead_letters: `detector_dead_letters_total`.
         transitions: `detector_transitions_total`.
@@ -33,7 +33,7 @@ class Metrics:
         drift_p_value: `drift_p_value{service,family,column}`: p-value in the newest window.
         drift_alarm: `drift_alarm{service,kind}`: 1 while the newest window raises an alarm of that kind.
         performance: `performance_estimate{service,measure}`: estimated without labels, newest window.
-        triggers: `detector_triggers_total{service,kind,state}`: causes of retraining by the state they reached.
+        triggers: `detector_triggers_total{service,kind,state}`: causes of retraining, by state reached.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
@@ -46,7 +46,7 @@ class Metrics:
             return Gauge(name, text, labels, registry=registry)
 
         self.events = count("detector_events", "CloudEvents", "kind", "outcome")
-        self.predictions = count("detector_predictions", "Rows of responses", "service", "version")
+        self.predictions = count("detector_predictions", "Rows of predictions recorded", "service", "version")
         self.labels = count("detector_labels", "Labels", "outcome")
         self.dead_letters = count("detector_dead_letters", "Events that could not be understood")
         self.transitions = count("detector_transitions", "Transitions of roll-outs")
@@ -65,29 +65,28 @@ class Metrics:
         self.performance = gauge("performance_estimate", "Estimated without labels", "service", "measure")
         self.triggers = count("detector_triggers", "Causes of retraining", "service", "kind", "state")
 
-    def watch_queue(self, depth: Callable[[], int], lags: Callable[[], dict[str, float]]) -> None:
-        """Add what is known only when somebody looks: `detector_queue_depth`, `detector_lag_seconds{service}`.
+    def watch_queue(self, depth: Callable[[], int], lag: Callable[[], float | None]) -> None:
+        """Add what changes by itself: `detector_queue_depth`, `detector_lag_seconds`.
 
         Args:
             depth: Returns how many items wait for the ledger.
-            lags: Returns, by service, the age in seconds of the newest event that is recorded.
+            lag: Returns the age in seconds of the newest prediction that was recorded; None before the first.
         """
-        self.registry.register(_Queue(depth, lags))
+        self.registry.register(_Queue(depth, lag))
 
 
 class _Queue(Collector):
     """The sink's queue at the moment of looking."""
 
-    def __init__(self, depth: Callable[[], int], lags: Callable[[], dict[str, float]]) -> None:
+    def __init__(self, depth: Callable[[], int], lag: Callable[[], float | None]) -> None:
         self._depth = depth
-        self._lags = lags
+        self._lag = lag
 
     def collect(self) -> Iterable[Metric]:
         """Yield the two families."""
         yield GaugeMetricFamily("detector_queue_depth", "Items that wait for the ledger", value=self._depth())
-        lag = GaugeMetricFamily(
-            "detector_lag_seconds", "Age of the newest event that is recorded", labels=["service"]
-        )
-        for service, seconds in self._lags().items():
-            lag.add_metric([service], seconds)
-        yield lag
+        lag = self._lag()
+        if lag is not None:
+            yield GaugeMetricFamily(
+                "detector_lag_seconds", "Age of the newest prediction that was recorded", value=lag
+            )

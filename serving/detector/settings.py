@@ -28,12 +28,12 @@ class Settings(ClientSettings):
     id_tensor: str = Field(
         default="customer_id",
         min_length=1,
-        description="Tensor (V2) or key (V1) that holds the customer's id.",
+        description="Tensor (V2) or key (V1) with the customer's id.",
     )
     queue_items: int = Field(
         default=20_000,
         ge=1,
-        description="Most events and labels that may wait for the ledger; more get a 503.",
+        description="Most events and labels that may wait; more get a 503.",
     )
     queue_bytes: int = Field(
         default=128 * _MEBIBYTE, ge=1024, description="Most bytes of bodies that are read or wait."
