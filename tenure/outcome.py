@@ -50,7 +50,7 @@ def join_outcomes(
         codes, true_at, known_at, values = codes[order], true_at[order], known_at[order], values[order]
         asked = _to_us(predictions["time"])
         latest = asked + horizon // timedelta(microseconds=1)
-        owners = pd.Index(names).get_indexer(predictions["customer_id"].to_numpy(dtype=object))
+        owners = pd.Index(names).get_indexer(pd.Index(predictions["customer_id"], dtype=object))
         place = _find_last(codes, true_at, owners, latest)
         # A customer without labels finds the one before it; so does one whose labels are all later.
         found = (owners >= 0) & (place >= 0)
@@ -79,7 +79,7 @@ def _find_last(codes: Array, true_at: Array, owners: Array, latest: Array) -> Ar
     width = np.int64(len(moments) + 1)
     keys = codes.astype(np.int64) * width + np.searchsorted(moments, true_at, side="right")
     wanted = owners.astype(np.int64) * width + np.searchsorted(moments, latest, side="right")
-    return np.searchsorted(keys, wanted, side="right") - 1
+    return np.asarray(np.searchsorted(keys, wanted, side="right") - 1)
 
 
 def _to_us(times: pd.Series[Any]) -> Array:

@@ -1,0 +1,1 @@
+"""Revisions of the ledger, in the order of their numbers; there is no way back but a backup."""
