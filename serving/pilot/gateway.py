@@ -143,7 +143,7 @@ class Gateway:
 
         Raises:
             UnreachableError: It does not answer.
-            RefusedError: It answers with an error.
+            RefusedError: It answers with an error, or with something else.
         """
         try:
             answer = self._http.get(self._url, params={"filter": _FILTER})
@@ -156,7 +156,10 @@ class Gateway:
                 f"{self._url}: status {answer.status_code}. Is TENURE_GATEWAY_STATS_URL Envoy's page for "
                 "Prometheus?"
             )
-        return Statistics.parse(answer.text)
+        try:
+            return Statistics.parse(answer.text)
+        except ValueError as error:
+            raise RefusedError(f"{self._url}: is not Envoy's page for Prometheus: {error}") from error
 
 
 # Envoy filters by its own names, before they become Prometheus's.
