@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.text import Text
 
-from clients import names
-from clients.errors import NotFoundError
 from clients.runs import Run, Runs
 from clients.services import Services
 from clients.settings import Settings, load_settings
@@ -21,7 +18,7 @@ from clients.tracking import CHALLENGER, CHAMPION, Tracking
 from console import display
 from console.errors import FAILED, REFUSED, ConsoleError
 from console.platform import call_platform
-from console.rollout import State, describe_service
+from console.standing import State, describe_service
 from console.training import check_run, follow_run, submit
 from tenure.project import Project
 
@@ -227,14 +224,8 @@ class Story:
 
     def describe_rollout(self) -> str:
         """Return what the pilot says that it sees and waits for."""
-        try:
-            service = self.services.inference.get(self.service)
-        except NotFoundError:
-            return ""
-        progress = (service["metadata"].get("annotations") or {}).get(names.ROLLOUT)
-        document: dict[str, Any] = json.loads(progress) if progress else {}
-        judgement = document.get("judgement") or {}
-        return str(judgement.get("text") or "")
+        flight = self.read().flight
+        return flight.text if flight is not None else ""
 
 
 def describe_last(state: State) -> str:

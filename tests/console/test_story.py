@@ -121,7 +121,7 @@ def test_a_promotion_is_awaited_and_a_rollback_ends_the_wait(
     stage: SimpleNamespace, outcome: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     steps: list[Callable[[], dict[str, Any]]] = [
-        lambda: make_service(20, **{names.ROLLOUT: json.dumps({"judgement": {"text": "waits"}})}),
+        lambda: make_service(20),
         lambda: make_service(50),
         lambda: make_service(
             **{names.TRANSITION: json.dumps({"outcome": outcome, "reason": "because", "at": "now"})}
