@@ -166,7 +166,7 @@ def _tighten(project: Project) -> Project:
         if column["name"] == "monthly_charges":
             column["maximum"] = _DEAREST
     document["validation"]["max_bad_fraction"] = 0.5
-    document["gate"] |= {"margin": 0.05, "slice_margin": 0.2}
+    document["gate"]["margin"] = 0.02
     return parse_project(document)
 
 
