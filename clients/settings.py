@@ -15,8 +15,8 @@ from clients.errors import SettingsError
 class Settings(BaseSettings):
     """What differs between a laptop and a cluster, and nothing else does.
 
-    Variables of the environment win over the env file that `tenure up` writes (`.tenure/env`, or whatever
-    `TENURE_ENV_FILE` names).
+    Variables of the environment win over the env file that `tenure up` writes (`.tenure/env`, `env` in
+    `TENURE_HOME`, or whatever `TENURE_ENV_FILE` names).
     """
 
     model_config = SettingsConfigDict(env_prefix="TENURE_", env_file_encoding="utf-8", extra="ignore")
@@ -50,7 +50,8 @@ class Settings(BaseSettings):
 
 def find_env_file() -> Path:
     """Return the env file that settings are read from, whether it exists or not."""
-    return Path(os.environ.get("TENURE_ENV_FILE", ".tenure/env"))
+    named = os.environ.get("TENURE_ENV_FILE")
+    return Path(named) if named else Path(os.environ.get("TENURE_HOME") or ".tenure") / "env"
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,17 @@ import sys
 import typer
 
 from clients.errors import ClientError
-from console import demonstration, display, platform, prediction, project, rollout, simulate, training
+from console import (
+    demonstration,
+    display,
+    platform,
+    prediction,
+    project,
+    rollout,
+    schedule,
+    simulate,
+    training,
+)
 from console.errors import ConsoleError, find_exit_code
 from tenure import __version__
 from tenure.errors import TenureError
@@ -36,6 +46,7 @@ app.command()(simulate.simulate)
 app.command()(demonstration.demo)
 app.command("demo-rollback")(demonstration.demo_rollback)
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(schedule.app, name="schedule")
 app.add_typer(project.app, name="project")
 
 

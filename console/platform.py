@@ -17,6 +17,7 @@ from console import display
 from console.errors import NOT_RUNNING, ConsoleError
 from console.options import Json
 from console.rollout import describe_service
+from console.training import PIPELINE
 
 
 def call_platform(*arguments: str, capture: bool = False) -> subprocess.CompletedProcess[str]:
@@ -30,13 +31,16 @@ def call_platform(*arguments: str, capture: bool = False) -> subprocess.Complete
 
 
 def up() -> None:
-    """Start everything on this machine: object store, MLflow, gateway, Kubernetes API, runs API, pilot.
+    """Start everything here: object store, MLflow, gateway, Kubernetes and runs APIs, detector, pilot.
 
-    Starts what does not run, leaves what does. State is kept in .tenure/ (TENURE_HOME).
+    Starts what does not run, leaves what does. Uploads the training pipeline, which drift and schedules start,
+    unless it is the newest there. State is kept in .tenure/ (TENURE_HOME).
     """
     code = call_platform("up").returncode
     if code:
         raise typer.Exit(code)
+    version = Runs.connect(load_settings()).upload(PIPELINE)
+    display.err.print(f"the training pipeline is version {version.name}")
 
 
 def down() -> None:

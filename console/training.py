@@ -70,11 +70,16 @@ def submit(
     runs: Runs, project: Project, *, source: str, name: str, reason: str, pipeline: Path = PIPELINE
 ) -> str:
     """Upload the training pipeline unless it is the newest there, start a run of it, return its id."""
-    if source and "://" not in source:
-        source = str(Path(source).resolve())
-    arguments = {"project": project.model_dump_json(), "source": source, "reason": reason}
+    arguments = make_arguments(project, source, reason)
     title = name or f"{project.name} {time.strftime('%Y-%m-%d %H:%M:%S')}"
     return runs.start(runs.upload(pipeline), arguments, title, project.name)
+
+
+def make_arguments(project: Project, source: str, reason: str) -> dict[str, str]:
+    """Return the parameters of the training pipeline; a path in `source` is made absolute."""
+    if source and "://" not in source:
+        source = str(Path(source).resolve())
+    return {"project": project.model_dump_json(), "source": source, "reason": reason}
 
 
 def follow_run(runs: Runs, run_id: str, timeout: float = 3600) -> Run:

@@ -114,14 +114,12 @@ def make_services(home: Home, certificates: Certificates) -> list[Service]:
             after=("kubernetes",),
             stage=0,
         ),
-        *make_detector(home),
+        make_detector(home),
     ]
 
 
-def make_detector(home: Home) -> list[Service]:
+def make_detector(home: Home) -> Service:
     """Return the sink of events; stopped after the model servers, which send it their last ones."""
-    if not (CHECKOUT / "serving" / "detector" / "__main__.py").is_file():
-        return []
     port = home.state.ports.detector
     program = _make_module(
         home,
@@ -132,7 +130,7 @@ def make_detector(home: Home) -> list[Service]:
         environment={"TENURE_DETECTOR_HOST": LOOPBACK, "TENURE_DETECTOR_PORT": str(port)},
     )
     probe = make_http_probe(port, "/readyz")
-    return [Service(program=program, address=f"http://{LOOPBACK}:{port}", probe=probe, stage=4)]
+    return Service(program=program, address=f"http://{LOOPBACK}:{port}", probe=probe, stage=4)
 
 
 def find_detector_python(environment: Mapping[str, str]) -> str:

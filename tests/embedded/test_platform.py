@@ -19,7 +19,15 @@ from embedded.platform import Platform, ServiceStatus
 from embedded.ports import LOOPBACK, is_port_open
 from embedded.probes import make_http_probe
 from embedded.program import Program, State
-from embedded.services import Service, ensure_bucket, make_services
+from embedded.services import (
+    CHECKOUT,
+    DETECTOR_PYTHON,
+    MODEL_STAGE,
+    Service,
+    ensure_bucket,
+    find_detector_python,
+    make_services,
+)
 from embedded.storage import make_store, write_identities
 from embedded.supervisor import Supervisor
 from embedded.tracking import make_tracking
@@ -265,14 +273,30 @@ def test_status_names_the_problem(bench: Bench, wait: Wait) -> None:
 def test_names_ports_and_stages_of_the_real_services(home: Home) -> None:
     services = make_services(home, Certificates(home.tls_dir / "ca.pem", home.tls_dir / "server.pem"))
     names = [service.name for service in services]
-    assert sorted(names) == ["gateway", "kubernetes", "pilot", "runs", "store", "tracking"]
+    assert sorted(names) == ["detector", "gateway", "kubernetes", "pilot", "runs", "store", "tracking"]
     by_name = {service.name: service for service in services}
     stages = [by_name[name].stage for name in ("pilot", "runs", "kubernetes", "gateway", "store")]
     assert stages == sorted(set(stages))
+    # Predictors send the detector their last events when they end.
+    assert by_name["detector"].stage > MODEL_STAGE
+    assert not any("detector" in service.after for service in services)
     clear = [value.get_secret_value() for _, value in home.secrets]
     for service in services:
         assert not any(value in argument for value in clear for argument in service.program.command)
         assert service.after == () or set(service.after) < set(names)
+
+
+def test_the_detector_runs_in_its_own_environment_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find_detector_python({DETECTOR_PYTHON: "/elsewhere/python"}) == "/elsewhere/python"
+    assert CHECKOUT.joinpath("serving", "detector").is_dir()
+    monkeypatch.setattr("embedded.services.CHECKOUT", tmp_path)
+    assert find_detector_python({}) == sys.executable
+    own = tmp_path / ".venv-detector" / "bin" / "python"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert find_detector_python({}) == str(own)
 
 
 @pytest.fixture
