@@ -32,12 +32,16 @@ class Traffic(Strict):
     slow: int = Field(default=0, ge=0)
 
     def subtract(self, other: Traffic) -> Traffic:
-        """Return this traffic without `other`, which is a part of it."""
+        """Return this traffic without `other`, which is a part of it.
+
+        A failure may have been counted before its request was; there are never more failures than requests.
+        """
+        errors, slow = max(self.errors - other.errors, 0), max(self.slow - other.slow, 0)
         return Traffic(
-            requests=max(self.requests - other.requests, 0),
-            errors=max(self.errors - other.errors, 0),
-            timed=max(self.timed - other.timed, 0),
-            slow=max(self.slow - other.slow, 0),
+            requests=max(self.requests - other.requests, errors),
+            errors=errors,
+            timed=max(self.timed - other.timed, slow),
+            slow=slow,
         )
 
 

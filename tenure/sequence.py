@@ -166,7 +166,7 @@ def _weigh_shares(strata: ArrayLike, difference: ArrayLike, sign: int) -> Floats
     # Besides the gaps there is the alternative that both are equal, if it is on the right side.
     gaps = np.concatenate([np.broadcast_to(sign * _GAPS, (*d.shape[:-1], len(_GAPS))), -d], axis=-1)
     p = q + d + np.tile(gaps, len(_LEVELS))
-    usable = (p > 0) & (p < 1) & (sign * (p - q - d) > 0)
+    inside = usable = (p > 0) & (p < 1) & (sign * (p - q - d) > 0)
     p = np.where(usable, p, np.clip(q + d, *_INSIDE))
     both = (canary > 0) & (stable > 0)  # an arm without a request tells nothing of the other
     share = np.where(both, canary, 1) / np.where(both, canary + stable, 2)
@@ -177,7 +177,9 @@ def _weigh_shares(strata: ArrayLike, difference: ArrayLike, sign: int) -> Floats
         + stable_hits * np.log(q / null)
         + (stable - stable_hits) * np.log((1 - q) / (1 - null))
     )
-    logs = np.where(usable, np.where(both, logs, 0.0), -np.inf)
+    # Where no alternative is left (a hypothesis at the edge) there is no bet: an e-value of 1.
+    usable = usable | ~usable.any(axis=-1, keepdims=True)
+    logs = np.where(usable, np.where(both & inside, logs, 0.0), -np.inf)
     number = usable.sum(axis=-1)
     # One alternative for all strata, or one for each of them: both are e-values, and so is their average.
     alike, apart = _mix(logs.sum(axis=-2), number[..., 0]), _mix(logs, number).sum(axis=-1)
@@ -248,6 +250,8 @@ def _search(weigh: Callable[[Floats], Floats], outer: float, inner: float, level
         inner: The estimate, which no test rejects.
         level: The test's.
     """
+    if abs(inner - outer) < _NEARLY_ZERO:
+        return outer
     for _ in range(_ROUNDS):
         grid = outer + (inner - outer) * np.arange(1, _POINTS + 1) / (_POINTS + 1)
         rejected = weigh(grid) >= -np.log(level)
