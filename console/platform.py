@@ -33,7 +33,7 @@ def call_platform(*arguments: str, capture: bool = False) -> subprocess.Complete
 def up() -> None:
     """Start everything here: object store, MLflow, gateway, Kubernetes and runs APIs, detector, pilot.
 
-    Starts what does not run, leaves what does. Uploads the training pipeline, which drift and schedules start,
+    Starts what does not run, leaves what does. Uploads the training pipeline, which drift and schedules run,
     unless it is the newest there. State is kept in .tenure/ (TENURE_HOME).
     """
     code = call_platform("up").returncode
