@@ -226,6 +226,11 @@ class Ledger:
         query = select(func.count(table.id))
         return self._count(query if since is None else query.where(table.received_at >= to_us(since)))
 
+    def close(self) -> None:
+        """Close the connections; the next question opens new ones."""
+        if self._engine is not None:
+            self._engine.dispose()
+
     def _count(self, query: Select[Any]) -> int:
         with self._read() as connection:
             return int(connection.execute(query).scalar_one())

@@ -57,8 +57,10 @@ def pair(connection: Connection, items: Sequence[Half], now: int) -> Paired:
     fresh: dict[str, dict[str, Half]] = {}
     for item in items:
         kinds = fresh.setdefault(item.event_id, {})
-        if kinds.setdefault(_kind(item), item) is not item:
+        if _kind(item) in kinds:
             result.duplicates += 1
+        else:
+            kinds[_kind(item)] = item
     for event_id in _find_recorded(connection, fresh):
         result.duplicates += len(fresh.pop(event_id))
     waiting = _read_halves(connection, fresh)
