@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,8 @@ from tenure.training import train
 from tenure.validation import validate_frame
 
 ROOT = Path(__file__).resolve().parents[1]
+IRRELEVANT = 0.01
+BLOCK = 16  # windows that are compared at once, so that they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -57,51 +60,49 @@ def load_population() -> Population:
 
 
 def test_stream(
-    population: Population,
-    family: Family,
-    column: str,
-    known: NDArray[np.intp],
-    rows: NDArray[np.intp],
-    scale: int,
-) -> NDArray[np.float64]:
-    """Return the p-value of every window of a stream (with the `scale - 1` before it), from counts."""
-    values, codes, sizes = encode_column(family, column)
+    family: Family, column: str, known: NDArray[np.intp], rows: NDArray[np.intp], scales: Sequence[int]
+) -> dict[int, NDArray[np.float64]]:
+    """Return, for each scale, the p-value of every window together with the `scale - 1` before it.
+
+    Numbers whose p-value is above `IRRELEVANT` have 1.
+    """
+    numeric, codes, sizes = encode_column(family, column)
     before = np.bincount(codes[known], minlength=sizes)
-    counts = count_windows(codes, sizes, rows, cumulative=values)
-    if scale > 1:
-        total = np.cumsum(counts, axis=0, dtype=np.int32)
-        counts = total[scale - 1 :].copy()
-        counts[1:] -= total[:-scale]
-    n, m = len(known), scale * rows.shape[1]
-    if not values:
-        return compute_table_p_values(before, counts, n, m)
+    places = codes[rows] + np.arange(len(rows))[:, None] * sizes
+    counts = np.bincount(places.ravel(), minlength=len(rows) * sizes).reshape(-1, sizes).astype(np.int32)
+    if numeric:
+        np.cumsum(counts, axis=1, out=counts)
+    total = np.zeros((len(rows) + 1, sizes), dtype=np.int32)
+    np.cumsum(counts, axis=0, out=total[1:])
+    test = compute_distance_p_values if numeric else compute_table_p_values
+    return {scale: test(before, total, len(known), rows.shape[1], scale) for scale in scales}
+
+
+def compute_distance_p_values(
+    before: NDArray[np.intp], total: NDArray[np.int32], n: int, rows: int, scale: int
+) -> NDArray[np.float64]:
+    """Return KS p-values of many windows from running totals over values and windows."""
+    m = scale * rows
     share = (np.cumsum(before) / n).astype(np.float32)
-    distance = np.empty(len(counts))
-    for block in range(0, len(counts), 16):  # a block at a time stays in the cache
-        gap = counts[block : block + 16] * np.float32(1 / m)
+    distance = np.empty(len(total) - scale)
+    for start in range(0, len(distance), BLOCK):
+        stop = min(start + BLOCK, len(distance))
+        gap = (total[start + scale : stop + scale] - total[start:stop]) * np.float32(1 / m)
         gap -= share
-        distance[block : block + 16] = np.abs(gap, out=gap).max(axis=1)
-    # Far below any level the p-value is of no interest, and takes long to compute.
-    size = np.round(n * m / (n + m))
-    p_values = np.ones(len(counts))
-    far = distance > find_distance(0.01, float(size))
+        distance[start:stop] = np.abs(gap, out=gap).max(axis=1)
+    size = float(np.round(n * m / (n + m)))
+    p_values = np.ones(len(distance))
+    far = distance > find_distance(IRRELEVANT, size)  # the p-value takes long to compute
     p_values[far] = kstwo.sf(distance[far], size)
     return p_values
 
 
-def count_windows(
-    codes: NDArray[np.intp], sizes: int, rows: NDArray[np.intp], *, cumulative: bool
-) -> NDArray[np.int32]:
-    """Count each window's values, shape [windows, values]; running totals for numbers."""
-    places = codes[rows] + np.arange(len(rows))[:, None] * sizes
-    counts = np.bincount(places.ravel(), minlength=len(rows) * sizes).astype(np.int32).reshape(-1, sizes)
-    return np.cumsum(counts, axis=1, dtype=np.int32) if cumulative else counts
-
-
 def compute_table_p_values(
-    before: NDArray[np.intp], counts: NDArray[np.int32], n: int, m: int
+    before: NDArray[np.intp], total: NDArray[np.int32], n: int, rows: int, scale: int
 ) -> NDArray[np.float64]:
     """Return chi-squared p-values of many windows; no category is rare enough here to be pooled."""
+    m = scale * rows
+    counts = total[scale:] - total[:-scale]
     totals = before + counts
     expected = totals * (m / (n + m))
     assert expected.min() >= MIN_EXPECTED
