@@ -14,10 +14,9 @@ before anything is started, so that a process that died behind its own request s
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from clients.errors import ClientError, NotFoundError, RefusedError, UnreachableError
@@ -33,6 +32,7 @@ from serving.detector.cause import (
     write_arguments,
     write_order,
 )
+from serving.detector.obstacle import Obstacles, find_start
 
 if TYPE_CHECKING:
     from clients.ledger.reader import Ledger
@@ -47,14 +47,6 @@ logger = logging.getLogger("tenure.detector")
 
 GRACE = timedelta(seconds=10)
 """How long a request to start a run may be on its way after whoever sent it has died or given up."""
-
-RECOUNT = 20.0
-"""Labelled customers are counted again after so many times what the last count took, and 1 s."""
-
-
-def now_utc() -> datetime:
-    """Return the time."""
-    return datetime.now(UTC)
 
 
 class Trigger:
@@ -76,7 +68,7 @@ class Trigger:
         metrics: Metrics,
         connect: Callable[[], Runs],
         notifier: Notifier,
-        clock: Callable[[], datetime] = now_utc,
+        clock: Callable[[], datetime],
     ) -> None:
         self._ledger = ledger
         self._writer = writer
@@ -86,7 +78,7 @@ class Trigger:
         self._clock = clock
         self._runs: Runs | None = None
         self._told: set[str] = set()
-        self._counts: dict[str, tuple[int, float]] = {}
+        self._obstacles = Obstacles(ledger)
 
     def open(self, verdict: Verdict, champion: Champion) -> Cause | None:
         """Open a cause for an alarm, unless the champion's drift has an open one already.
@@ -141,7 +133,7 @@ class Trigger:
             if cause.kind == "drift" and cause.detail["version"] != champion.version:
                 self._end(cause, "dropped", f"{champion.version} serves by now")
                 continue
-            why = self._find_obstacle(cause, champion, busy)
+            why = self._obstacles.find(cause, champion, busy, self._clock())
             if why is not None:
                 self._note(cause, why)
             else:
@@ -149,44 +141,6 @@ class Trigger:
 
     def _read(self, service: str, states: tuple[str, ...] | None = None) -> list[Cause]:
         return read_causes(self._ledger, service, states)
-
-    # waiting
-
-    def _find_obstacle(self, cause: Cause, champion: Champion, busy: Cause | None) -> str | None:
-        """Say what a waiting cause waits for; None if nothing keeps it."""
-        if busy is not None:
-            return f"waits for the run of cause {busy.id}"
-        if champion.canaries:
-            return f"waits until canary {', '.join(champion.canaries)} is promoted or taken back"
-        now = self._clock()
-        rest = timedelta(minutes=champion.project.retraining.cooldown_minutes)
-        ended = [other.updated for other in self._read(cause.service, ("succeeded", "failed"))]
-        if ended and now < max(ended) + rest:
-            return f"rests until {max(ended) + rest:%Y-%m-%d %H:%M:%S} UTC after the run before"
-        if cause.kind != "drift":
-            return None
-        since = _find_start(cause, champion, now)
-        needed = champion.project.retraining.min_rows
-        count = self._count(cause, champion, since, now)
-        if count >= needed:
-            return None
-        return f"waits for labels: {count:,} of {needed:,} customers since {since:%Y-%m-%d %H:%M:%S} UTC"
-
-    def _count(self, cause: Cause, champion: Champion, since: datetime, now: datetime) -> int:
-        """Count the customers since then whose outcome is known; not too often, it joins two tables."""
-        known, due = self._counts.get(cause.id, (0, 0.0))
-        needed = champion.project.retraining.min_rows
-        began = time.monotonic()
-        if known < needed and began < due:
-            return known
-        known = 0
-        if self._ledger.count_predictions(cause.service, since=since) >= needed:
-            horizon = timedelta(days=champion.project.labels.horizon_days)
-            frame = self._ledger.read_outcomes(cause.service, as_of=now, horizon=horizon, since=since)
-            known = int(frame["customer_id"].nunique())
-        took = time.monotonic() - began
-        self._counts[cause.id] = known, began + max(1.0, RECOUNT * took)
-        return known
 
     def _note(self, cause: Cause, note: str) -> None:
         if note != cause.note:
@@ -201,7 +155,7 @@ class Trigger:
             self._note(cause, f"waits for the pipeline: {error}")
             return None
         now = self._clock()
-        since = _find_start(cause, champion, now) if cause.kind == "drift" else None
+        since = find_start(cause, champion, now) if cause.kind == "drift" else None
         order = write_order(cause, champion, pipeline)
         submitted = replace(
             cause,
@@ -298,7 +252,7 @@ class Trigger:
     def _end(self, cause: Cause, state: State, note: str) -> None:
         logger.info("%s: cause %s %s: %s", cause.service, cause.id, state, note)
         self._save(replace(cause, state=state, note=note), cause.state)
-        self._counts.pop(cause.id, None)
+        self._obstacles.forget(cause)
         self._told.discard(cause.id)
 
     def _tell(self, cause: Cause, what: str) -> None:
@@ -308,12 +262,6 @@ class Trigger:
             text = f"The run for {cause.reason} {what}\nThe model that serves goes on.\ncause {cause.id}"
             self._notifier.notify("run", title, text)
             self._told.add(cause.id)
-
-
-def _find_start(cause: Cause, champion: Champion, now: datetime) -> datetime:
-    """Return from when on customers are taken: since they changed, but no further back than allowed."""
-    recent = now - timedelta(days=champion.project.retraining.recent_days)
-    return max(datetime.fromisoformat(cause.detail["since"]), recent)
 
 
 def _describe_progress(run: Run) -> str:
