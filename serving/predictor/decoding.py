@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from serving.predictor.errors import RequestError
 from serving.predictor.tensors import Output, Request, Tensor, read_switch
 from tenure.contract import Column, Contract, Type
@@ -39,6 +41,10 @@ class Wanted:
     binary: bool = False
 
 
+COMPLETE = (Wanted(PROBABILITY), Wanted(CHURN))
+"""What an answer has if nothing else is asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A request, understood.
@@ -47,11 +53,13 @@ class Query:
         columns: For each feature its values, one per row.
         rows: How many rows; at least one.
         wanted: Output tensors, in the order in which they were asked for.
+        altered: Whether the columns hold other values than the request, such as None for an empty string.
     """
 
     columns: dict[str, list[Any]]
     rows: int
     wanted: tuple[Wanted, ...]
+    altered: bool = False
 
     @property
     def reasons(self) -> bool:
@@ -63,7 +71,11 @@ Convert = Callable[[list[Any]], list[Any]]
 
 
 class Decoder:
-    """Understands requests for one model. Instances are immutable and safe to share between threads."""
+    """Understands requests for one model. Instances are immutable and safe to share between threads.
+
+    Attributes:
+        datatypes: The V2 datatype of each tensor's own type.
+    """
 
     def __init__(self, contract: Contract, featuriser: Featuriser, max_rows: int) -> None:
         """Prepare the table of tensors.
@@ -74,6 +86,7 @@ class Decoder:
             max_rows: A request with more rows is refused.
         """
         self._names = tuple(feature.column.name for feature in featuriser.features)
+        self.datatypes = {column.name: DATATYPES[column.type] for column in (contract.id, *contract.features)}
         self._id = contract.id
         self._max_rows = max_rows
         self._converters: dict[str, dict[str, Convert | None]] = {
@@ -85,7 +98,6 @@ class Decoder:
         self._empties = {
             feature.column.name for feature in featuriser.features if _takes_empty_for_missing(feature)
         }
-        self._plain = (Wanted(PROBABILITY), Wanted(CHURN))
 
     def read(self, request: Request) -> Query:
         """Understand a V2 request.
@@ -98,6 +110,7 @@ class Decoder:
         columns: dict[str, list[Any]] = {}
         rows = -1
         first = ""
+        altered = False
         for tensor in request.inputs:
             name = tensor.name
             converters = self._converters.get(name)
@@ -117,11 +130,13 @@ class Decoder:
                     raise RequestError(f"{name}: shape {tensor.shape}, but {first} has {rows} rows")
                 rows, first = len(values), name
             if convert is not None:
-                values = _convert(name, convert, values)
+                converted = _convert(name, convert, values)
+                altered = altered or converted is not values
+                values = converted
             columns[name] = values
         self._check_complete(columns)
-        self._drop_empties(columns)
-        return Query(columns, rows, self._select(request))
+        altered = self._drop_empties(columns) or altered
+        return Query(columns, rows, self._select(request), altered)
 
     def read_instances(self, document: object) -> Query:
         """Understand a V1 request: `{"instances": [{feature: value, ...}, ...]}`.
@@ -153,7 +168,7 @@ class Decoder:
         if parameters is not None and not isinstance(parameters, dict):
             raise RequestError("parameters: expected an object")
         reasons = read_switch(parameters, REASONS, "parameters")
-        return Query(columns, len(instances), (*self._plain, Wanted(REASONS)) if reasons else self._plain)
+        return Query(columns, len(instances), (*COMPLETE, Wanted(REASONS)) if reasons else COMPLETE)
 
     def _open(self, tensor: Tensor) -> list[Any]:
         """Return a tensor's values, one per row, having checked its shape against them."""
@@ -200,17 +215,31 @@ class Decoder:
             f"is not an input of this model; those are {_list(self._names)}, and optionally {self._id.name}"
         )
 
-    def _drop_empties(self, columns: dict[str, list[Any]]) -> None:
-        """Make empty strings in nullable string columns missing values."""
+    def clean_instances(self, body: bytes) -> bytes:
+        """Return the body of a good V1 request with null for what is missing."""
+        if not self._empties or b'""' not in body:
+            return body
+        document = msgspec.json.decode(body)
+        for instance in document["instances"]:
+            for name in self._empties:
+                if instance[name] == "":
+                    instance[name] = None
+        return msgspec.json.encode(document)
+
+    def _drop_empties(self, columns: dict[str, list[Any]]) -> bool:
+        """Make empty strings in nullable string columns missing values; say whether there were any."""
+        found = False
         for name in self._empties:
             if "" in columns[name]:
                 columns[name] = [None if value == "" else value for value in columns[name]]
+                found = True
+        return found
 
     def _select(self, request: Request) -> tuple[Wanted, ...]:
         """Return the outputs that are asked for: by name, or else probability and decision."""
         parameters, outputs = request.parameters, request.outputs
         if parameters is None and outputs is None:
-            return self._plain
+            return COMPLETE
         reasons = read_switch(parameters, REASONS, "parameters")
         binary = bool(read_switch(parameters, "binary_data_output", "parameters"))
         if outputs:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from serving.predictor.decoding import OUTPUTS, Query, Wanted
+from serving.predictor.decoding import CHURN, COMPLETE, OUTPUTS, PROBABILITY, Query, Wanted
 from serving.predictor.engine import Answer
 
 if TYPE_CHECKING:
@@ -66,6 +67,28 @@ def render_predictions(answer: Answer, query: Query, *, model: str, version: str
         for prediction, reasons in zip(predictions, answer.reasons, strict=True):
             prediction["reasons"] = msgspec.json.decode(reasons)
     return {"predictions": predictions, "model_name": model, "model_version": version}
+
+
+def render_query(query: Query, datatypes: Mapping[str, str]) -> bytes:
+    """Return a query as a V2 REST body, all in JSON: for the log, where the request itself says it otherwise.
+
+    Args:
+        query: What was understood.
+        datatypes: The datatype of each tensor.
+    """
+    inputs = [
+        {"name": name, "shape": (query.rows,), "datatype": datatypes[name], "data": values}
+        for name, values in query.columns.items()
+    ]
+    return _encode({"inputs": inputs})
+
+
+def is_complete(wanted: tuple[Wanted, ...]) -> bool:
+    """Whether these outputs tell probability and decision, both in JSON."""
+    if wanted is COMPLETE:
+        return True
+    plain = {output.name for output in wanted if not output.binary}
+    return len(plain) == len(wanted) and PROBABILITY in plain and CHURN in plain
 
 
 def render_error(message: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from tenure.errors import BundleError, RowError
 from tenure.scorer import Scorer, to_columns
 
 if TYPE_CHECKING:
+    from serving.predictor.events import Events
     from serving.predictor.settings import Settings
     from tenure.bundle import Bundle
 
@@ -60,12 +62,21 @@ class Engine:
         metrics: Its counters.
         inputs: V2 metadata of the input tensors.
         outputs: V2 metadata of the output tensors.
+        events: Where inferences are logged, if they are.
     """
 
-    def __init__(self, bundle: Bundle, scorer: Scorer, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        scorer: Scorer,
+        settings: Settings,
+        metrics: Metrics,
+        events: Events | None = None,
+    ) -> None:
         self.bundle = bundle
         self.decoder = Decoder(bundle.contract, bundle.featuriser, settings.max_rows)
         self.metrics = metrics
+        self.events = events
         self.inputs = list_inputs(bundle.contract, bundle.featuriser.names)
         self.outputs = list_outputs()
         self._scorer = scorer
@@ -132,4 +143,26 @@ def load_engine(settings: Settings) -> Engine:
             f"the bundle in {settings.model_dir} cannot be served: its known rows score up to {distance:g} "
             "away from what they did when it was trained: this ONNX Runtime computes something else"
         )
-    return Engine(bundle, scorer, settings, Metrics(bundle.version))
+    return Engine(bundle, scorer, settings, Metrics(bundle.version), open_events(settings, bundle.version))
+
+
+def open_events(settings: Settings, version: str) -> Events | None:
+    """Return the log of inferences that the settings ask for, None if they ask for none; not started.
+
+    Raises:
+        StartError: The sink's address is none.
+    """
+    if settings.logger_url is None:
+        return None
+    from serving.predictor.events import Events
+
+    return Events(
+        settings.logger_url,
+        settings.logger_mode,
+        service=settings.model_name,
+        namespace=settings.namespace,
+        version=version,
+        source=f"http://{socket.gethostname()}:{settings.http_port}/",
+        capacity=settings.logger_queue,
+        size=settings.logger_queue_bytes,
+    )

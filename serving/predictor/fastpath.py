@@ -7,12 +7,15 @@ read and bounded here.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from serving.predictor.encoding import render_error, render_response
-from serving.predictor.engine import Engine
+from serving.predictor.decoding import COMPLETE, Query, Wanted
+from serving.predictor.encoding import is_complete, render_error, render_query, render_response
+from serving.predictor.engine import Answer, Engine
 from serving.predictor.errors import PredictorError, RequestError, UnknownModelError
+from serving.predictor.events import Inference
 from serving.predictor.tensors import parse_request
 
 Scope = MutableMapping[str, Any]
@@ -27,6 +30,18 @@ _BINARY = (b"content-type", b"application/octet-stream")
 _HEADER_LENGTH = b"inference-header-content-length"
 
 
+class _Reply(NamedTuple):
+    """A response's body, the length of its JSON if more follows, and what it says; the query behind it, and
+    whether that differs from the request's JSON.
+    """
+
+    body: bytes
+    header_length: int | None
+    query: Query
+    answer: Answer
+    altered: bool
+
+
 class FastPath:
     """Answers V2 inference itself and passes everything else on."""
 
@@ -35,6 +50,7 @@ class FastPath:
         self._engine = engine
         self._name = name
         self._max_body_bytes = max_body_bytes
+        self._v1_path = f"/v1/models/{name}:predict"
         self._paths = {
             f"{_PREFIX}{name}{_SUFFIX}",
             f"{_PREFIX}{name}/versions/{engine.version}{_SUFFIX}",
@@ -47,28 +63,34 @@ class FastPath:
             return
         path = scope["path"]
         is_infer = path in self._paths or (path.startswith(_PREFIX) and path.endswith(_SUFFIX))
+        began = time.time_ns()
+        body = None
         try:
             body = await self._read(scope, receive)
             if body is None:
                 return
             if not is_infer:
-                await self._application(scope, _replay(body, receive), send)
+                await self._pass_on(scope, body, receive, send, began)
                 return
             if path not in self._paths:
                 raise UnknownModelError(self._explain(path))
             with self._engine.metrics.watch("v2"):
-                answer, header_length = await self._infer(scope, body)
+                reply = await self._infer(scope, body)
         except PredictorError as error:
             await _respond(send, error.status, render_error(str(error)), _JSON)
+            if body is not None and path in self._paths:
+                self._log(scope, began, body, None)
             return
-        if header_length is None:
-            await _respond(send, 200, answer, _JSON)
+        if reply.header_length is None:
+            await _respond(send, 200, reply.body, _JSON)
         else:
-            length = (b"inference-header-content-length", b"%d" % header_length)
-            await _respond(send, 200, answer, _BINARY, length)
+            length = (_HEADER_LENGTH, b"%d" % reply.header_length)
+            await _respond(send, 200, reply.body, _BINARY, length)
+        if self._engine.events is not None:
+            self._log(scope, began, *self._tell(body, reply))
 
-    async def _infer(self, scope: Scope, body: bytes) -> tuple[bytes, int | None]:
-        """Answer one inference request: the response's body, and the length of its JSON if more follows."""
+    async def _infer(self, scope: Scope, body: bytes) -> _Reply:
+        """Answer one inference request."""
         header_length = None
         for key, value in scope["headers"]:
             if key == _HEADER_LENGTH:
@@ -80,9 +102,52 @@ class FastPath:
         request = parse_request(body, header_length)
         query = self._engine.decoder.read(request)
         answer = await self._engine.answer(query)
+        text, length = self._render(answer, query.wanted, request.id)
+        return _Reply(text, length, query, answer, query.altered or header_length is not None)
+
+    def _render(
+        self, answer: Answer, wanted: tuple[Wanted, ...], request_id: str | None
+    ) -> tuple[bytes, int | None]:
         return render_response(
-            answer, query.wanted, model=self._name, version=self._engine.version, request_id=request.id
+            answer, wanted, model=self._name, version=self._engine.version, request_id=request_id
         )
+
+    def _tell(self, body: bytes, reply: _Reply) -> tuple[bytes, bytes]:
+        """Return request and response for the log: in JSON, with nulls, probability and decision."""
+        request = render_query(reply.query, self._engine.decoder.datatypes) if reply.altered else body
+        if is_complete(reply.query.wanted):
+            return request, reply.body
+        return request, self._render(reply.answer, COMPLETE, None)[0]
+
+    async def _pass_on(self, scope: Scope, body: bytes, receive: Receive, send: Send, began: int) -> None:
+        """Give a request to kserve; what V1 answers is logged."""
+        if self._engine.events is None or scope["path"] != self._v1_path:
+            await self._application(scope, _replay(body, receive), send)
+            return
+        status, parts = 0, []
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif message["type"] == "http.response.body":
+                parts.append(message.get("body", b""))
+            await send(message)
+
+        await self._application(scope, _replay(body, receive), watch)
+        if status == 200:
+            self._log(scope, began, self._engine.decoder.clean_instances(body), b"".join(parts))
+        else:
+            self._log(scope, began, body, None)
+
+    def _log(self, scope: Scope, began: int, request: bytes, response: bytes | None) -> None:
+        """Log an inference; without a response its request may be anything."""
+        events = self._engine.events
+        if events is None:
+            return
+        given = next((value.decode("latin-1") for key, value in scope["headers"] if key == b"ce-id"), None)
+        is_json = response is not None
+        events.log(Inference(events.make_id(given), began, time.time_ns(), request, is_json, response))
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """Return the request's body, None if the client has gone away."""

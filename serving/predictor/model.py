@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,13 +11,14 @@ import numpy as np
 from kserve import InferOutput, InferRequest, InferResponse, Model
 from kserve.protocol.infer_type import to_http_parameters
 
-from serving.predictor.decoding import OUTPUTS, REASONS
-from serving.predictor.encoding import render_predictions
+from serving.predictor.decoding import COMPLETE, OUTPUTS, REASONS, Query
+from serving.predictor.encoding import render_predictions, render_query, render_response
 from serving.predictor.errors import RequestError
+from serving.predictor.events import Inference
 from serving.predictor.tensors import Output, Request, Tensor, decode_strings
 
 if TYPE_CHECKING:
-    from serving.predictor.engine import Engine
+    from serving.predictor.engine import Answer, Engine
 
 
 class ChurnModel(Model):  # type: ignore[misc]  # kserve carries no types
@@ -48,15 +50,18 @@ class ChurnModel(Model):  # type: ignore[misc]  # kserve carries no types
         """
         if isinstance(payload, InferRequest):
             with self.backend.metrics.watch("grpc" if payload.from_grpc else "v2"):
-                return await self._infer(payload)
+                return await self._infer(payload, (headers or {}).get("ce-id"))
         with self.backend.metrics.watch("v1"):
             query = self.backend.decoder.read_instances(parse_document(payload))
             answer = await self.backend.answer(query)
             return render_predictions(answer, query, model=self.name, version=self.backend.version)
 
-    async def _infer(self, payload: InferRequest) -> InferResponse:
+    async def _infer(self, payload: InferRequest, event_id: str | None) -> InferResponse:
+        began = time.time_ns()
         query = self.backend.decoder.read(_convert(payload))
         answer = await self.backend.answer(query)
+        if payload.from_grpc:
+            self._log(query, answer, began, event_id)
         raw = payload.from_grpc and payload.use_binary_outputs
         outputs = []
         for wanted in query.wanted:
@@ -77,6 +82,18 @@ class ChurnModel(Model):  # type: ignore[misc]  # kserve carries no types
             use_binary_outputs=payload.use_binary_outputs,
             requested_outputs=payload.request_outputs,
         )
+
+    def _log(self, query: Query, answer: Answer, began: int, event_id: str | None) -> None:
+        """Log what gRPC has answered, as REST would have said it; REST logs by itself."""
+        backend = self.backend
+        if backend.events is None:
+            return
+        response, _ = render_response(
+            answer, COMPLETE, model=self.name, version=backend.version, request_id=None
+        )
+        request = render_query(query, backend.decoder.datatypes)
+        number = backend.events.make_id(event_id)
+        backend.events.log(Inference(number, began, time.time_ns(), request, True, response))
 
 
 def parse_document(payload: object) -> object:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from serving.predictor.model import ChurnModel
     from serving.predictor.settings import Settings
 
+_FLUSH_SECONDS = 1.0  # what events that wait get even when requests have used up the grace time
+
 _log = logging.getLogger("serving.predictor")
 _KSERVE_STATUS = {InvalidInput: 400, ModelNotFound: 404, ModelNotReady: 503, NotImplementedError: 501}
 _GRPC_STATUS = {
@@ -89,6 +91,9 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve carries no t
         sock = _open_socket(settings.http_host, settings.http_port)
         rpc = _make_grpc_server(self.dataplane, self.model_repository_extension, model, settings)
         await rpc.start()
+        events = model.backend.events
+        if events is not None:
+            events.start()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, rest.stop)
@@ -98,8 +103,11 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve carries no t
         if rest.started and on_ready is not None:
             on_ready()
         await rest.stopping.wait()
+        deadline = loop.time() + settings.grace_seconds
         self.dataplane.draining = True
         await asyncio.gather(serving, rpc.stop(settings.grace_seconds))
+        if events is not None:
+            await asyncio.to_thread(events.close, max(deadline - loop.time(), _FLUSH_SECONDS))
 
 
 class _DataPlane(DataPlane):  # type: ignore[misc]

@@ -6,10 +6,13 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from serving.predictor.errors import StartError
 
 _MEBIBYTE = 1024 * 1024
+
+LoggerMode = Literal["all", "request", "response"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,14 @@ class Settings:
         max_body_bytes: Longest request body or gRPC message, in bytes (TENURE_MAX_BODY_BYTES).
         threads: ONNX Runtime's threads for one request (TENURE_THREADS).
         reasons: How many reasons a row gets when they are asked for (TENURE_REASONS).
-        grace_seconds: How long requests in flight may take after SIGTERM (TENURE_GRACE_SECONDS).
+        grace_seconds: How long requests in flight, and then events that wait, may take after SIGTERM
+            (TENURE_GRACE_SECONDS).
+        logger_url: Sink of the events that tell of each inference (TENURE_LOGGER_URL); none by default. On a
+            cluster KServe's agent sends them instead.
+        logger_mode: Which events: all, request or response (TENURE_LOGGER_MODE).
+        logger_queue: Most inferences that may wait for the sink (TENURE_LOGGER_QUEUE); more are dropped.
+        logger_queue_bytes: Most bytes of theirs (TENURE_LOGGER_QUEUE_BYTES).
+        namespace: Namespace of the InferenceService, for the events (TENURE_NAMESPACE).
     """
 
     model_name: str = "model"
@@ -43,9 +53,21 @@ class Settings:
     threads: int = 1
     reasons: int = 5
     grace_seconds: int = 30
+    logger_url: str | None = None
+    logger_mode: LoggerMode = "all"
+    logger_queue: int = 20_000
+    logger_queue_bytes: int = 64 * _MEBIBYTE
+    namespace: str = "default"
 
 
-_TEXTS = {"model_name": "MODEL_NAME", "http_host": "HTTP_HOST", "grpc_host": "GRPC_HOST"}
+_TEXTS = {
+    "model_name": "MODEL_NAME",
+    "http_host": "HTTP_HOST",
+    "grpc_host": "GRPC_HOST",
+    "logger_url": "LOGGER_URL",
+    "logger_mode": "LOGGER_MODE",
+    "namespace": "NAMESPACE",
+}
 _NUMBERS = {  # field: (variable, least, most)
     "http_port": ("HTTP_PORT", 1, 65_535),
     "grpc_port": ("GRPC_PORT", 1, 65_535),
@@ -54,6 +76,8 @@ _NUMBERS = {  # field: (variable, least, most)
     "threads": ("THREADS", 1, 256),
     "reasons": ("REASONS", 1, 1000),
     "grace_seconds": ("GRACE_SECONDS", 0, 3600),
+    "logger_queue": ("LOGGER_QUEUE", 1, 10_000_000),
+    "logger_queue_bytes": ("LOGGER_QUEUE_BYTES", 1024, 16 * 1024 * _MEBIBYTE),
 }
 
 
@@ -89,6 +113,11 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         text = find(field, variable)
         if text is not None:
             values[field] = text
+    mode = values.get("logger_mode", "all")
+    if mode not in get_args(LoggerMode):
+        raise StartError(
+            f"--logger_mode (TENURE_LOGGER_MODE) is {mode!r}, expected {' or '.join(get_args(LoggerMode))}"
+        )
     values.setdefault("grpc_host", values.get("http_host", Settings.grpc_host))
     for field, (variable, least, most) in _NUMBERS.items():
         text = find(field, variable)
