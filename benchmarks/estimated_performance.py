@@ -100,7 +100,8 @@ def main() -> None:
         off.append(auc.value - truth)
     print(
         f"\n{WINDOWS} windows of {WINDOW}: mean difference {np.mean(off):+.4f}, "
-        f"typical size {np.std(off):.4f} (chance in the outcomes alone), the 95 % interval held the truth in {inside / WINDOWS:.1%}"
+        f"typical size {np.std(off):.4f} (chance in the outcomes), "
+        f"the 95 % interval held the truth in {inside / WINDOWS:.1%}"
     )
     worst = max(abs(value) for value in seen.values())
     print(f"undrifted: at most {worst:.4f} off, {ALLOWED} allowed")
