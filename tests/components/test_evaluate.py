@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ import pytest
 
 from clients import names
 from clients.errors import NotFoundError
-from clients.settings import Settings
+from clients.settings import Settings, load_settings
 from clients.store import Store
 from clients.tracking import CHAMPION, Tracking
 from components import evaluate, gate
@@ -80,8 +84,40 @@ def test_champion_is_judged_on_the_same_rows(
     assert report.rows == len(frame)
 
 
-def test_gate_rejects_with_reasons(trained: tuple[Any, Any], tracking: Tracking, tmp_path: Path) -> None:
-    _, second = trained
+@pytest.fixture
+def messages(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """Listen for alarms; returns those that came."""
+    received: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    monkeypatch.setenv("TENURE_NOTIFY_URLS", f"json://127.0.0.1:{server.server_port}")
+    load_settings.cache_clear()
+    yield received
+    load_settings.cache_clear()
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+
+
+def test_gate_rejects_with_reasons_and_tells_people(
+    trained: tuple[Any, Any], tracking: Tracking, tmp_path: Path, messages: list[dict[str, Any]]
+) -> None:
+    first, second = trained
+    judge(first, tmp_path)
+    assert decide(first, tmp_path)
+    assert messages == []
     changed = second.project.gate.model_copy(update={"floors": {Metric.ROC_AUC: 0.99}})
     project = second.project.model_copy(update={"gate": changed})
     judge(second, tmp_path, project)
@@ -90,6 +126,10 @@ def test_gate_rejects_with_reasons(trained: tuple[Any, Any], tracking: Tracking,
     assert tags["gate"] == "rejected"
     assert "0.99" in tags["gate.reasons"]
     assert "Rejected" in (tmp_path / "decision.md").read_text()
+    (message,) = messages
+    assert message["title"] == f"{project.name}: the gate rejected a challenger"
+    assert "0.99" in message["message"]
+    assert second.run_id in message["message"]
 
 
 def test_altered_champion_fails(
