@@ -15,6 +15,9 @@ COMPONENT = "tenure-pilot"
 _TEXT = 1000
 """Most characters of a message: the API server refuses more than 1,024."""
 
+_NAME = 46
+"""Most characters of the resource's name in an event's own, which has at most 63."""
+
 
 class Announcer:
     """Writes events about the resources of a collection."""
@@ -57,7 +60,7 @@ class Announcer:
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {
-                "name": f"{metadata['name']}.{identity[:16]}",
+                "name": f"{metadata['name'][:_NAME]}-{identity[:16]}",
                 "namespace": metadata["namespace"],
             },
             "involvedObject": involved,

@@ -176,7 +176,14 @@ class Recorder:
             announcer = self._announcer
             reason = "".join(word.capitalize() for word in transition["outcome"].split("_"))
             kind = "Warning" if alarming or transition["outcome"] == "stopped" else "Normal"
-            steps["event"] = lambda: announcer.announce(service, identity, reason, message, at, kind)
+
+            def announce() -> None:
+                try:
+                    announcer.announce(service, identity, reason, message, at, kind)
+                except RefusedError as error:  # a nicety that may be forbidden must not hold up the rollout
+                    logger.warning("%s: %s", name, error)
+
+            steps["event"] = announce
         if self._sink is not None:
             sink = self._sink
             steps["ledger"] = lambda: sink.post(identity, name, transition)
