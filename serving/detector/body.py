@@ -106,7 +106,9 @@ def _read_request(body: _Body, tail: bytes, id_name: str) -> tuple[list[str | No
         columns = _read_tensors(body.inputs, tail)
         rows = len(next(iter(columns.values())))
         ids = columns.pop(id_name, None)
-        customers = [None] * rows if ids is None else [_read_id(value, row) for row, value in enumerate(ids)]
+        customers: list[str | None] = [None] * rows
+        if ids is not None:
+            customers = [_read_id(value, row) for row, value in enumerate(ids)]
         names = tuple(columns)
         if not names:
             raise EventError(f"inputs: there is no tensor but {id_name}")
@@ -115,7 +117,8 @@ def _read_request(body: _Body, tail: bytes, id_name: str) -> tuple[list[str | No
         raise EventError('the request has neither "inputs" (V2) nor "instances" (V1)')
     if not body.instances:
         raise EventError("instances: there are no rows")
-    customers, features = [], []
+    customers = []
+    features: list[dict[str, Any]] = []
     for row, instance in enumerate(body.instances):
         customers.append(_read_id(instance.pop(id_name, None), row))
         features.append({name: _read_values(name, [value], row)[0] for name, value in instance.items()})
