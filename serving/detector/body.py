@@ -96,7 +96,7 @@ def _decode(raw: bytes) -> tuple[_Body, bytes]:
         return _decoder.decode(raw[:end]), raw[end:]
     except msgspec.ValidationError as error:
         raise EventError(f"the body is neither V2 nor V1: {error}") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, msgspec.DecodeError) as error:
         raise EventError(f"the body is not JSON: {problem}") from error
 
 
