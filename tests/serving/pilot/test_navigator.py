@@ -280,7 +280,7 @@ def test_paused_pilot_only_watches(world):
     document["metadata"]["annotations"][names.PAUSE] = "true"
     world.services.put(document)
     world.errors["canary"] = 0.5
-    world.go(60)
+    world.go(12)
     assert world.percent == 20
     assert "paused" in world.flight["judgement"]["text"]
     assert world.outcomes[0] == "shares"
@@ -311,7 +311,7 @@ def test_without_evidence_nothing_is_stepped(world, what):
     world = world()
     world.go(3)
     world.outage = what
-    world.go(100)
+    world.go(40)
     assert world.percent == 20
     world.outage = None
     assert world.go(400, until=world.is_promoted)
@@ -327,7 +327,7 @@ def test_harm_is_seen_without_the_ledger(world):
 def test_no_step_before_the_last_one_is_recorded_but_harm_does_not_wait(world):
     world = world()
     world.sink_down = True
-    world.go(150)
+    world.go(40)
     assert world.percent == 20
     assert json.loads(world.marks[names.UNRECORDED])
     world.errors["canary"] = 0.5
@@ -358,7 +358,7 @@ def test_canary_that_nobody_has_proven_is_left_alone(world):
 
 def test_restarted_gateway_loses_no_evidence_and_makes_none_up(world):
     world = world(promotion="manual")
-    world.go(60)
+    world.go(20)
     before = world.flight["progress"]["counters"]["canary"]
     for counts in world.counted.values():
         counts.update(requests=0, errors=0, slow=0)
@@ -379,7 +379,7 @@ def test_lost_events_are_told_once(world):
         del world.rows[known:]
 
     world.ask = lose
-    world.go(200)
+    world.go(80)
     assert [kind for kind, _, _ in world.alarms] == ["sink"]
 
 
