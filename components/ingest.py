@@ -5,15 +5,20 @@ from __future__ import annotations
 import logging
 import tempfile
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
+from clients.ledger.source import SCHEME, read_customers
 from clients.names import snapshot_uri
 from clients.settings import load_settings
 from clients.store import Store
 from tenure.project import Project, parse_project
 from tenure.snapshot import SUFFIXES, read_source, write_snapshot
 from tenure.version import compute_code_version
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger("tenure.ingest")
 
@@ -42,7 +47,7 @@ def run(project: str, source: str, snapshot_path: str) -> Ingested:
 
     Args:
         project: The project as JSON.
-        source: A path or s3:// address that stands in for the project's own; "" for the project's.
+        source: A path, s3:// or ledger:// address that stands in for the project's own; "" for the project's.
         snapshot_path: Where the snapshot is written for the pipeline.
 
     Raises:
@@ -51,12 +56,7 @@ def run(project: str, source: str, snapshot_path: str) -> Ingested:
     """
     settings = parse_project(project)
     store = Store.connect(load_settings())
-    address = source or settings.source.uri
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(address)
-        if address.startswith("s3://"):
-            path = store.get_file(address, Path(directory) / PurePosixPath(address).name)
-        frame = read_source(path, _choose_format(settings, source, path), settings.contract)
+    frame = _read(settings, source, store)
     digest = write_snapshot(frame, Path(snapshot_path))
     uri = snapshot_uri(store.bucket, digest)
     if store.exists(uri):
@@ -65,6 +65,18 @@ def run(project: str, source: str, snapshot_path: str) -> Ingested:
         store.put_file(Path(snapshot_path), uri)
         logger.info("stored snapshot %s (%d rows) at %s", digest[:12], len(frame), uri)
     return Ingested(digest, len(frame), uri, store.stat(uri).modified, compute_code_version())
+
+
+def _read(project: Project, source: str, store: Store) -> pd.DataFrame:
+    address = source or project.source.uri
+    if address.startswith(SCHEME):
+        horizon = timedelta(days=project.labels.horizon_days)
+        return read_customers(load_settings(), address, project.contract, horizon)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(address)
+        if address.startswith("s3://"):
+            path = store.get_file(address, Path(directory) / PurePosixPath(address).name)
+        return read_source(path, _choose_format(project, source, path), project.contract)
 
 
 def _choose_format(project: Project, source: str, path: Path) -> str | None:

@@ -38,7 +38,10 @@ class Metric(StrEnum):
 class Source(Strict):
     """Where the customers come from."""
 
-    uri: str = Field(min_length=1, description="A path (relative to the project file) or s3://bucket/key.")
+    uri: str = Field(
+        min_length=1,
+        description="A path (relative to the project file), s3://bucket/key or ledger://SERVICE.",
+    )
     format: Literal["csv", "parquet"] | None = Field(default=None, description="By default the URI's suffix.")
 
 

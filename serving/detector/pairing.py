@@ -86,9 +86,9 @@ def forget_halves(connection: Connection, event_ids: Sequence[str]) -> None:
 def encode_json(value: Any) -> str:
     """Return JSON in ASCII, so that every database holds any string; NaN and infinities become null."""
     try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_to_plain)
+        return _ENCODER.encode(value)
     except ValueError:
-        return json.dumps(_replace_nan(value), allow_nan=False, separators=(",", ":"))
+        return _ENCODER.encode(_replace_nan(value))
 
 
 def _find_recorded(connection: Connection, event_ids: Iterable[str]) -> list[str]:
@@ -175,6 +175,9 @@ def _to_plain(value: Any) -> Any:
     if hasattr(value, "item"):
         return value.item()
     raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_to_plain)
 
 
 def _replace_nan(value: Any) -> Any:
