@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from clients.ledger.instant import now_us
 from serving.detector.errors import DetectorError, LedgerError
@@ -247,4 +247,4 @@ def _answer(futures: list[asyncio.Future[None]], error: LedgerError | None) -> N
 
 def _is_content(error: LedgerError) -> bool:
     """Whether the ledger refused what was written, rather than could not write at all."""
-    return isinstance(error.__cause__, DataError | IntegrityError | ProgrammingError)
+    return isinstance(error.__cause__, DataError | IntegrityError)
