@@ -1,6 +1,6 @@
 """How often harmless canaries are taken back, and how soon harmful ones are.
 
-    python benchmarks/canary_error_rates.py [--null 1000] [--harmful 200] [--svg docs/canary_error_rates.svg]
+    python benchmarks/canary_error_rates.py [--null 1000] [--harmful 100] [--svg docs/canary_error_rates.svg]
 
 Plays whole rollouts (5, 20, 50 %, 500 answers of the canary each, alpha .05) request by request and judges
 after every single one. What `tenure.judgement.judge` would say is found without asking it each time:
@@ -286,14 +286,14 @@ def find_advance(play: Play, start: int, stop: int) -> int | None:
     answers = np.cumsum(arms[play.begin :])
     enough = play.begin + int(np.searchsorted(answers, play.rollout.min_requests)) + 1
     errors, slow = play.count("error"), play.count("slow")
-    for end in range(max(start + 1, enough), stop + 1, 50):
-        look = end - play.begin - 1
-        if weigh_shortfall(errors[look], tolerance.errors) < need:
-            continue
-        if weigh_shortfall(slow[look], tolerance.latency) < need:
-            continue
-        if play.judge(end).action in ("advance", "promote"):
-            return end
+    ends = np.arange(max(start + 1, enough), stop + 1, 50)
+    for block in np.array_split(ends, range(1, len(ends), 16)):
+        for counts, tolerated in ((errors, tolerance.errors), (slow, tolerance.latency)):
+            if len(block):
+                block = block[weigh_shortfall(counts[block - play.begin - 1], tolerated) >= need]
+        for end in block:
+            if play.judge(int(end)).action in ("advance", "promote"):
+                return int(end)
     return None
 
 
@@ -393,7 +393,7 @@ def draw_chart(results: dict[str, list[Outcome]], file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--null", type=int, default=1000, help="rollouts of harmless canaries")
-    parser.add_argument("--harmful", type=int, default=200, help="rollouts of each harmful canary")
+    parser.add_argument("--harmful", type=int, default=100, help="rollouts of each harmful canary")
     parser.add_argument("--svg", type=Path, default=Path("docs/canary_error_rates.svg"))
     options = parser.parse_args()
     started = time.perf_counter()
