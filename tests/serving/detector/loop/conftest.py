@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from prometheus_client import CollectorRegistry
+from sqlalchemy import Engine
 
 from clients.ledger.engine import open_engine
 from clients.ledger.instant import to_us
@@ -131,7 +134,7 @@ class Shelf:
 class World:
     """Everything outside of one process: it stays when the process ends."""
 
-    url: str
+    path: Path
     writer: Writer
     shelf: Shelf
     ledger: Ledger
@@ -211,24 +214,33 @@ def bundle(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Bundle
 
 
 @pytest.fixture
-def make_world(tmp_path: Path, project: Project, bundle: Bundle) -> Callable[[], World]:
-    """Return a function that makes a world with an empty ledger."""
+def make_world(tmp_path: Path, project: Project, bundle: Bundle) -> Iterator[Callable[[World | None], World]]:
+    """Return a function that makes a world with an empty ledger, or a copy of another one's."""
+    engines: list[Engine] = []
 
-    def make() -> World:
-        url = f"sqlite:///{tmp_path / uuid4().hex}.db"
-        engine = open_engine(url)
-        migrate(engine)
-        clock = Clock()
+    def make(other: World | None = None) -> World:
+        path, clock = tmp_path / f"{uuid4().hex}.db", Clock()
+        engine = open_engine(f"sqlite:///{path}")
+        if other is None:
+            migrate(engine)
+        else:
+            with closing(sqlite3.connect(other.path)) as source, closing(sqlite3.connect(path)) as target:
+                source.backup(target)
+            clock.now = other.clock.now
+        engines.append(engine)
         writer = Writer(engine, clock.count_us)
         champion = Champion(SERVICE, bundle, project)
-        return World(url, writer, Shelf(writer), Ledger(url), clock, Api(), Notes(), champion)
+        ledger = Ledger(f"sqlite:///{path}")
+        return World(path, writer, Shelf(writer), ledger, clock, Api(), Notes(), champion)
 
-    return make
+    yield make
+    for engine in engines:
+        engine.dispose()
 
 
 @pytest.fixture
-def world(make_world: Callable[[], World]) -> World:
-    return make_world()
+def world(make_world: Callable[[World | None], World]) -> World:
+    return make_world(None)
 
 
 class Traffic:

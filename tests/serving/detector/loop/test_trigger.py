@@ -302,21 +302,29 @@ def check_end(world: Any) -> None:
     assert rows[0]["arguments"] == world.api.started[0]["arguments"]
 
 
-def test_killed_at_any_step_it_runs_once(make_world: Any, make_traffic: Any) -> None:
+@pytest.fixture
+def alarmed(world: Any, traffic: Any) -> tuple[Any, Verdict]:
+    """A world whose customers have changed, to be copied."""
+    return world, raise_alarm(world, traffic)
+
+
+def test_killed_at_any_step_it_runs_once(make_world: Any, alarmed: tuple[Any, Verdict]) -> None:
     """Every step of the fault-free course is the last one of a process once."""
-    world = make_world()
-    steps = drive(world, raise_alarm(world, make_traffic(world)), [])
+    world = make_world(alarmed[0])
+    steps = drive(world, alarmed[1], [])
     check_end(world)
     assert steps >= 15
     for step in range(1, steps + 1):
-        world = make_world()
-        drive(world, raise_alarm(world, make_traffic(world)), [step])
+        world = make_world(alarmed[0])
+        drive(world, alarmed[1], [step])
         check_end(world)
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kills=st.lists(st.integers(1, 24), min_size=2, max_size=8))
-def test_killed_again_and_again_it_runs_once(make_world: Any, make_traffic: Any, kills: list[int]) -> None:
-    world = make_world()
-    drive(world, raise_alarm(world, make_traffic(world)), kills)
+def test_killed_again_and_again_it_runs_once(
+    make_world: Any, alarmed: tuple[Any, Verdict], kills: list[int]
+) -> None:
+    world = make_world(alarmed[0])
+    drive(world, alarmed[1], kills)
     check_end(world)
