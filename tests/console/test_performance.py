@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from console import display
 from console.ending import print_measured
 from console.performance import Phase, measure_phases, read_outcomes
 from tenure.contract import Contract
@@ -40,7 +43,7 @@ class Rows:
         return self.frame[(self.frame["time"] >= span["since"]) & (self.frame["time"] < span["until"])]
 
 
-def test_each_version_is_measured_in_each_phase(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_version_is_measured_in_each_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     project = load_project(ROOT / "projects" / "telco.yaml")
     edges = [START, START + timedelta(seconds=150), START + timedelta(seconds=400)]
     phases = [Phase("before", edges[0], edges[1]), Phase("after", edges[1], edges[2])]
@@ -56,8 +59,14 @@ def test_each_version_is_measured_in_each_phase(capsys: pytest.CaptureFixture[st
     assert after.roc_auc is not None
     assert before.roc_auc.value > 0.9
     assert after.roc_auc.low < 0.5 < after.roc_auc.high
+    screen = Console(file=StringIO(), width=160)
+    monkeypatch.setattr(display, "out", screen)
     print_measured(measured)
-    assert "before" in capsys.readouterr().out
+    assert [line.split()[:3] for line in screen.file.getvalue().splitlines()[3:]] == [  # type: ignore[attr-defined]
+        ["before", "old", "150"],
+        ["after", "old", "50"],
+        ["after", "new", "200"],
+    ]
 
 
 def test_outcomes_of_a_boolean_label_are_read_too() -> None:
