@@ -16,14 +16,14 @@ from tenure.canonical import dump_canonical
 from tenure.project import load_project
 
 
-def prove(stage: Any, **rollout: Any) -> None:
+def prove(stage: Any, difference: float | None = None, **rollout: Any) -> None:
     """Say what a roll-out says of its canary once it has proven it."""
     settings = {"steps": [20, 50], "min_requests": 300, "tolerance": {"errors": 0.05, "latency": 0.4}}
     project = load_project(stage.write_project(rollout={**settings, **rollout}))
     data = dump_canonical(project.model_dump(mode="json"))
     uri = names.project_uri(stage.settings.s3_bucket, hashlib.sha256(data).hexdigest())
     stage.store.put_bytes(data, uri)
-    proven = json.dumps({"digest": stage.new.digest, "difference": None})
+    proven = json.dumps({"digest": stage.new.digest, "difference": difference})
     marks = {names.PROJECT_URI: uri, names.PROVEN: proven}
     stage.services.inference.patch(stage.name, {"metadata": {"annotations": marks}})
 
@@ -100,3 +100,33 @@ def test_dark_launch_is_judged_before_any_customer_is_served(stage: Any) -> None
     assert state["flight"]["step"] >= 0
     stage.tenure("rollout", "abort")
     assert not stage.read()["spec"].get("canary")
+
+
+def test_logged_scores_are_judged_and_the_ledger_tells_what_was_live(stage: Any) -> None:
+    stage.set_up(percent=20)
+    url = stage.settings.detector_url
+    service = stage.read()
+    predictors = [service["spec"]["predictor"], service["spec"]["canary"][0]["predictor"]]
+    for predictor in predictors:
+        version = names.digest_of(predictor["model"]["storageUri"])[:12]
+        predictor["logger"] = {"mode": "all", "url": names.events_url(url, stage.name, version)}
+    stage.services.inference.patch(stage.name, {"spec": service["spec"]})
+    stage.wait_for_weights({stage.canary: 20})
+    prove(stage, difference=0.0)
+    before, after = stage.old.version, stage.new.version
+    with stage.load(rate=150) as load:
+        stage.wait_until(lambda: is_promoted(stage), 120)
+        load.pass_by(200)
+    report = load.stop()
+    assert not report.failures, report.explain()
+    last = read_last(stage)
+    signals = {one["name"]: one for one in last["evidence"]["signals"]}
+    assert set(signals) >= {"errors", "latency", "score", "mismatch"}
+    assert signals["mismatch"]["estimate"] == 0
+    assert signals["score"]["n"] > 300
+    stage.wait_until(lambda: names.UNRECORDED not in stage.annotations(), 30)
+    told = json.loads(stage.tenure("rollout", "history", "--json").stdout)
+    assert [one["outcome"] for one in told][-4:] == ["shares", "advanced", "moving", "promoted"]
+    advanced = told[-3]
+    live = json.loads(stage.tenure("rollout", "history", "--at", advanced["at"][:19], "--json").stdout)
+    assert live["shares"] in ({before: 80, after: 20}, {before: 50, after: 50})
