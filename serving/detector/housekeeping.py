@@ -95,6 +95,10 @@ class Housekeeper:
                     logger.warning("housekeeping: %s", error)
                 self._problem = str(error)
             stop.wait(TICK_SECONDS)
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
         self._engine.dispose()
 
     def tick(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
