@@ -10,6 +10,7 @@ from clients.errors import ClientError
 from console import (
     demonstration,
     display,
+    labels,
     platform,
     prediction,
     project,
@@ -47,6 +48,7 @@ app.command()(demonstration.demo)
 app.command("demo-rollback")(demonstration.demo_rollback)
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(schedule.app, name="schedule")
+app.add_typer(labels.app, name="labels")
 app.add_typer(project.app, name="project")
 
 

@@ -1,0 +1,80 @@
+"""The detector's address: where outcomes are reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpx
+
+from clients.errors import RefusedError, SettingsError, UnreachableError
+from clients.settings import Settings
+
+_TIMEOUT = 60.0
+_SHOWN = 300
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A row that the detector does not take: its place from 0, which field is wrong, and how."""
+
+    row: int
+    field: str
+    message: str
+
+
+class Detector:
+    """Reports to the detector; use it as a context manager. Not thread-safe."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        # It is this machine's or this cluster's: a proxy from the environment cannot reach it.
+        self._client = httpx.Client(base_url=url, timeout=_TIMEOUT, trust_env=False)
+
+    @classmethod
+    def connect(cls, settings: Settings) -> Self:
+        """Build the client; sends nothing yet.
+
+        Raises:
+            SettingsError: No detector is configured.
+        """
+        if settings.detector_url is None:
+            raise SettingsError("no detector is configured: set TENURE_DETECTOR_URL (`tenure up` does)")
+        return cls(settings.detector_url)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def post_labels(self, labels: Sequence[Mapping[str, Any]]) -> list[Refusal]:
+        """Report outcomes; those that are not refused are kept for good. The same again changes nothing.
+
+        Args:
+            labels: Each with service, customer_id, outcome, true_at, and known_at unless it is now.
+
+        Returns:
+            The rows that are not taken.
+
+        Raises:
+            UnreachableError: The detector does not answer, or cannot write: nothing is acknowledged.
+            RefusedError: It does not understand the whole.
+        """
+        try:
+            answer = self._client.post("/labels", json=list(labels))
+        except httpx.HTTPError as error:
+            raise UnreachableError(
+                f"the detector at {self._url} does not answer ({type(error).__name__}): does it run "
+                "(`tenure status`)?"
+            ) from error
+        if answer.status_code >= 500:
+            raise UnreachableError(
+                f"the detector at {self._url} answers {answer.status_code}: {answer.text[:_SHOWN]}; try again"
+            )
+        if answer.status_code >= 400:
+            raise RefusedError(
+                f"the detector at {self._url} refuses labels: {answer.status_code}: {answer.text[:_SHOWN]}"
+            )
+        return [Refusal(one["row"], one["field"], one["message"]) for one in answer.json()["refused"]]
