@@ -139,9 +139,11 @@ def demo_rollback(
     display.out.print()
     display.out.print(Text("Why the pilot took it back", "bold"))
     display.out.print(f"  {describe_last(state)}")
-    for reason, count in player.failures.most_common(1):
-        display.out.print(f"  {count} of {asked} customers met its refusal: {reason}")
-    display.out.print(f"  afterwards {afterwards} of {player.sent - asked} did")
+    display.out.print(
+        f"  {failed} of {asked} customers met a refusal, afterwards {afterwards} of {player.sent - asked}"
+    )
+    for reason, _ in player.failures.most_common(1):
+        display.out.print(f"  for example {reason}")
     print_history(ledger, story.service, began)
     print_addresses(story.settings, plan)
     if afterwards:

@@ -42,4 +42,4 @@ def test_a_harmful_canary_is_taken_back(platform: Any, demonstration_file: Path)
     assert answer.returncode == 0, f"{answer.stdout}\n{answer.stderr[-6000:]}"
     assert "rolled back" in answer.stdout
     assert "monthly_charges" in answer.stdout
-    assert re.search(r"afterwards 0 of \d+ did", answer.stdout)
+    assert re.search(r"[1-9]\d* of \d+ customers met a refusal, afterwards 0 of \d+", answer.stdout)
