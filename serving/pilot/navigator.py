@@ -162,8 +162,9 @@ class Navigator:
         if judgement.action == "rollback":
             problem = None
         elif problem is not None:
-            logger.warning("%s: %s", match.service, problem)
             text = f"waits for the ledger: {problem}"
+            if flight.judgement is None or flight.judgement.text != text:
+                logger.warning("%s: %s", match.service, text)
             judgement = judgement.model_copy(update={"action": "wait", "text": text})
         if is_paused(service) and judgement.action != "wait":
             text = f"paused, so it only watches; else it would: {judgement.text}"
