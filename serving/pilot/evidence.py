@@ -158,7 +158,7 @@ class Collector:
         if backends is not None:
             progress = count(progress, *backends)
         counters = progress.counters
-        canary, stable = (to_traffic([counters.get(arm, {})]) for arm in (CANARY, STABLE))
+        canary, stable = (to_traffic(arm, counters.get(arm, {})) for arm in (CANARY, STABLE))
         finished = sum(stage.canary.requests for stage in progress.finished)
         rows, problem = None, None
         if match.logged and self._connect is not None:

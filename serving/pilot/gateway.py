@@ -1,15 +1,15 @@
 """What the gateway counts for each backend, read from Envoy's page for Prometheus.
 
-A canary's failures are seen although nobody else sees them: a request that it failed and the stable version
-answered instead is an error of the process that was asked first. So tries and failures come from the counters
-of each process (`envoy_cluster_endpoint_rq_*`); answers with a 4xx and durations from the clusters that
-requests came by.
+A canary's failures are seen although no client sees them. What Envoy charges to the name that the route chose
+(a Service, or a Service with its stand-in) says how many requests were meant for a canary; what it charges to
+the Service that was really tried says how many reached it. The rest it failed, and so it did those that its own
+processes count as errors.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -40,15 +40,21 @@ class Backend:
     """The counters of one Service, over its protocols and processes.
 
     Attributes:
-        tries: Requests sent, by process.
+        meant: Requests that the route meant for the Service and that are over, by cluster.
+        tried: Requests sent to one of its processes, by cluster; a refused connection is none.
+        refused: Requests that no connection could be had for, by cluster.
         failures: Requests that failed (5xx, reset, refused, timed out), by process.
+        server_errors: Answers with a 5xx to what was meant for it, by cluster.
         client_errors: Answers with a 4xx, by cluster.
         answers: Answers with a 2xx, by cluster.
         times: Answers no slower than a bound in ms, by cluster and bound; `inf` has all.
     """
 
-    tries: dict[str, int] = field(default_factory=dict)
+    meant: dict[str, int] = field(default_factory=dict)
+    tried: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
+    server_errors: dict[str, int] = field(default_factory=dict)
     client_errors: dict[str, int] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
     times: dict[str, dict[float, int]] = field(default_factory=dict)
@@ -69,16 +75,21 @@ class Backend:
 
     def count_raw(self, slow_ms: float | None) -> Counters:
         """Return the counters as they are, each by the name of what may restart it."""
-        raw: Counters = {}
-        for process, tries in self.tries.items():
-            raw[process] = {"requests": tries, "errors": self.failures.get(process, 0)}
-        for cluster in {*self.client_errors, *self.answers, *self.times}:
-            counts = {"errors": self.client_errors.get(cluster, 0), "answers": self.answers.get(cluster, 0)}
+        raw: Counters = {process: {"failed": count} for process, count in self.failures.items()}
+        parts = {
+            "meant": self.meant,
+            "tried": self.tried,
+            "refused": self.refused,
+            "server_errors": self.server_errors,
+            "client_errors": self.client_errors,
+            "answers": self.answers,
+        }
+        for cluster in {*self.times, *(cluster for counts in parts.values() for cluster in counts)}:
+            raw[cluster] = {name: counts.get(cluster, 0) for name, counts in parts.items()}
             times = self.times.get(cluster)
             if times and slow_ms is not None:
                 total = times.get(_INFINITY, 0)
-                counts |= {"timed": total, "slow": total - times.get(slow_ms, total)}
-            raw[cluster] = counts
+                raw[cluster] |= {"timed": total, "slow": total - times.get(slow_ms, total)}
         return raw
 
 
@@ -112,15 +123,19 @@ class Statistics:
 
 
 def _add(backend: Backend, metric: str, cluster: str, labels: dict[str, str], value: str) -> None:
-    process = f"{cluster}@{labels.get('envoy_endpoint_address', '')}"
-    if metric == "endpoint_rq_total":
-        backend.tries[process] = int(float(value))
-    elif metric == "endpoint_rq_error":
-        backend.failures[process] = int(float(value))
+    paired = "+" in cluster
+    if metric == "endpoint_rq_error":
+        backend.failures[f"{cluster}@{labels.get('envoy_endpoint_address', '')}"] = int(float(value))
+    elif metric == "upstream_rq_completed":
+        backend.meant[cluster] = int(float(value))
+    elif metric == "upstream_rq_total" and not paired:
+        backend.tried[cluster] = int(float(value))
+    elif metric == "upstream_rq_pending_failure_eject" and not paired:
+        backend.refused[cluster] = int(float(value))
     elif metric == "upstream_rq_xx":
-        kind = labels.get("envoy_response_code_class")
-        if kind in ("2", "4"):
-            counts = backend.answers if kind == "2" else backend.client_errors
+        kinds = {"2": backend.answers, "4": backend.client_errors, "5": backend.server_errors}
+        counts = kinds.get(labels.get("envoy_response_code_class", ""))
+        if counts is not None:
             counts[cluster] = int(float(value))
     elif metric == "upstream_rq_time_bucket":
         backend.times.setdefault(cluster, {})[float(labels["le"])] = int(float(value))
@@ -163,7 +178,7 @@ class Gateway:
 
 
 # Envoy filters by its own names, before they become Prometheus's.
-_FILTER = r"^cluster\..*(upstream_rq_([24]xx|time)|\.rq_(total|error))$"
+_FILTER = r"^cluster\..*(upstream_rq_([245]xx|time|completed|total|pending_failure_eject)|\.rq_error)$"
 
 
 def add_up(before: Counters, raw: Counters) -> tuple[Counters, dict[str, int]]:
@@ -187,15 +202,28 @@ def add_up(before: Counters, raw: Counters) -> tuple[Counters, dict[str, int]]:
     return {**before, **raw}, sums
 
 
-def to_traffic(sums: Iterable[dict[str, int]]) -> Traffic:
-    """Return sums of counters as traffic. A failure may be counted before its try: never more than tried."""
-    totals = {"requests": 0, "errors": 0, "timed": 0, "slow": 0}
-    for one in sums:
-        for counter in totals:
-            totals[counter] += one.get(counter, 0)
-    totals["requests"] = max(totals["requests"], totals["errors"])
-    totals["timed"] = max(totals["timed"], totals["slow"])
-    return Traffic(**totals)
+def to_traffic(arm: str, sums: Mapping[str, int]) -> Traffic:
+    """Return the sums of an arm's counters as traffic.
+
+    The stable version's own tries include those of requests that it answers in the canary's place, so its
+    errors are those that clients saw; nobody stands in for it. A request that is under way may be counted in
+    one place and not yet in another: no difference counts below 0, and no errors above the requests.
+    """
+
+    def get(name: str) -> int:
+        return sums.get(name, 0)
+
+    if arm == CANARY:
+        errors = max(get("meant") - get("tried"), 0) + max(get("failed") - get("refused"), 0)
+    else:
+        errors = get("server_errors")
+    requests = get("meant")
+    return Traffic(
+        requests=requests,
+        errors=min(errors + get("client_errors"), requests),
+        timed=max(get("timed"), get("slow")),
+        slow=get("slow"),
+    )
 
 
 def count(progress: Progress, canary: Backend, stable: Backend) -> Progress:

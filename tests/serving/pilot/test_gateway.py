@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clients.errors import RefusedError, UnreachableError
-from serving.pilot.gateway import Backend, Gateway, Statistics, add_up, count, to_traffic
-from tenure.judgement import Progress
+from serving.pilot.gateway import CANARY, STABLE, Backend, Gateway, Statistics, add_up, count, to_traffic
+from tenure.judgement import Progress, Traffic
 
 PAGE = """\
 # TYPE envoy_cluster_upstream_rq_xx counter
@@ -22,19 +22,37 @@ envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="default/churn-predicto
 envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="default/churn-predictor/http",le="3"} 990
 envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="default/churn-predictor/http",le="+Inf"} 1000
 envoy_cluster_upstream_rq_time_sum{envoy_cluster_name="default/churn-predictor/http"} 52.5
-envoy_cluster_endpoint_rq_error{envoy_cluster_name="default/churn-b1-predictor/http",envoy_endpoint_address="127.0.0.1:1"} 18
-envoy_cluster_endpoint_rq_total{envoy_cluster_name="default/churn-b1-predictor/http",envoy_endpoint_address="127.0.0.1:1"} 100
-envoy_cluster_endpoint_rq_total{envoy_cluster_name="default/churn-b1-predictor/grpc",envoy_endpoint_address="127.0.0.1:2"} 5
-envoy_cluster_endpoint_rq_total{envoy_cluster_name="other",envoy_endpoint_address="127.0.0.1:2"} 5
+envoy_cluster_upstream_rq_completed{envoy_cluster_name="default/churn-b1-predictor+churn-predictor/http"} 249
+envoy_cluster_upstream_rq_completed{envoy_cluster_name="default/churn-b1-predictor/http"} 3
+envoy_cluster_upstream_rq_total{envoy_cluster_name="default/churn-b1-predictor/http"} 44
+envoy_cluster_upstream_rq_total{envoy_cluster_name="default/churn-b1-predictor+churn-predictor/http"} 9999
+envoy_cluster_upstream_rq_pending_failure_eject{envoy_cluster_name="default/churn-b1-predictor/http"} 5
+envoy_cluster_endpoint_rq_error{envoy_cluster_name="default/churn-b1-predictor/http",envoy_endpoint_address="127.0.0.1:1"} 7
+envoy_cluster_upstream_rq_completed{envoy_cluster_name="default/churn-predictor/http"} 1000
+envoy_cluster_upstream_rq_total{envoy_cluster_name="default/churn-predictor/http"} 1208
+envoy_cluster_upstream_rq_xx{envoy_response_code_class="5",envoy_cluster_name="default/churn-predictor/http"} 6
+envoy_cluster_upstream_rq_completed{envoy_cluster_name="other"} 5
 envoy_server_uptime{} 5
 """  # noqa: E501
 
 
-def test_counters_of_processes_protocols_and_pairs_come_together():
-    statistics = Statistics.parse(PAGE)
-    _, sums = add_up({}, statistics.find("default", "churn-b1-predictor").count_raw(None))
-    assert sums == {"requests": 105, "errors": 25, "answers": 93}
-    assert statistics.find("default", "unknown") == Backend()
+def read_traffic(arm: str, service: str) -> Traffic:
+    backend = Statistics.parse(PAGE).find("default", service)
+    return to_traffic(arm, add_up({}, backend.count_raw(None))[1])
+
+
+def test_failures_that_the_fallback_hid_are_the_canarys():
+    # 252 were meant for it and 44 reached it; of 7 failures 5 were refused connections, among the other 208.
+    canary = read_traffic(CANARY, "churn-b1-predictor")
+    assert (canary.requests, canary.errors) == (252, 208 + 2 + 7)
+    # What it answered in the canary's place is none of the stable version's requests.
+    stable = read_traffic(STABLE, "churn-predictor")
+    assert (stable.requests, stable.errors) == (1000, 6)
+
+
+def test_unknown_services_have_counted_nothing():
+    assert Statistics.parse(PAGE).find("default", "unknown") == Backend()
+    assert to_traffic(CANARY, {}) == Traffic(requests=0, errors=0, timed=0, slow=0)
 
 
 def test_slow_is_what_the_slowest_fifth_takes():
@@ -53,11 +71,13 @@ def test_nothing_before_the_beginning_counts():
     progress = count(progress, *arms)
     assert progress.slow_ms == 2.0
     assert progress.counters["canary"] == {}
-    arms[0].tries["default/churn-b1-predictor/http@127.0.0.1:1"] += 10
-    arms[0].failures["default/churn-b1-predictor/http@127.0.0.1:1"] += 2
-    arms[0].tries["default/churn-b1-predictor/http@127.0.0.1:9"] = 4  # a process that was started since
+    for counts in (arms[0].meant, arms[0].tried):
+        counts["default/churn-b1-predictor/http"] += 10
+        counts["default/churn-b1-predictor/grpc"] = 4  # a cluster that nobody had asked before
+    arms[0].failures["default/churn-b1-predictor/http@127.0.0.1:1"] += 1
+    arms[0].failures["default/churn-b1-predictor/http@127.0.0.1:9"] = 1  # a process that was started since
     progress = count(Progress.model_validate_json(progress.model_dump_json()), *arms)
-    traffic = to_traffic([progress.counters["canary"]])
+    traffic = to_traffic(CANARY, progress.counters["canary"])
     assert (traffic.requests, traffic.errors) == (14, 2)
 
 

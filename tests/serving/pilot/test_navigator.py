@@ -65,8 +65,8 @@ class World:
         for service, counts in self.counted.items():
             cluster = f"default/{service}/http"
             backend = Backend()
-            backend.tries[f"{cluster}@127.0.0.1:1"] = counts["requests"]
-            backend.failures[f"{cluster}@127.0.0.1:1"] = counts["errors"]
+            backend.meant[cluster] = backend.tried[cluster] = counts["requests"]
+            backend.failures[f"{cluster}@127.0.0.1:1"] = backend.server_errors[cluster] = counts["errors"]
             backend.answers[cluster] = counts["requests"] - counts["errors"]
             backend.times[cluster] = {
                 1.0: counts["requests"] - counts["slow"],
@@ -364,7 +364,7 @@ def test_restarted_gateway_loses_no_evidence_and_makes_none_up(world):
         counts.update(requests=0, errors=0, slow=0)
     world.go(10)
     after = world.flight["progress"]["counters"]["canary"]
-    assert before["requests"] < after["requests"] < before["requests"] + 200 * 12
+    assert before["meant"] < after["meant"] < before["meant"] + 200 * 12
     assert after["errors"] == 0
 
 
