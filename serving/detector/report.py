@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tenure.drift.reference import MISSING_CATEGORY, is_numeric
+from tenure.drift.reference import LABEL, MISSING_CATEGORY, is_numeric
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,8 @@ SHOWN = 8
 """Charts at most: the alarms, or without one the largest effects."""
 CATEGORIES = 12
 
-MEASURES = {"psi": "PSI", "l1": "L1", "share": "points", "auc": "ROC-AUC"}
+MEASURES = {"psi": "PSI", "l1": "L1", "share": "share", "auc": "ROC-AUC"}
+OUTCOMES = {"0": "stay", "1": "leave"}
 METRICS = {
     "roc_auc": "ROC-AUC",
     "log_loss": "log-loss",
@@ -132,6 +133,7 @@ def draw_column(column: str, reference: Sample, window: Sample) -> Chart:
         names, labels, shares = _bin_numbers(before, after)
     else:
         names, shares = _count_categories(before, after)
+        names = [OUTCOMES.get(name, name) for name in names] if column == LABEL else names
         labels = list(enumerate(names))
     top = max(float(shares.max(initial=0.0)), 1e-9)
     step = (RIGHT - LEFT) / len(names)
