@@ -84,6 +84,5 @@ def _find_last(codes: Array, true_at: Array, owners: Array, latest: Array) -> Ar
 
 def _to_us(times: pd.Series[Any]) -> Array:
     """Return microseconds since 1970, shape [rows]."""
-    return (
-        times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]").astype(np.int64)
-    )
+    moments = times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+    return np.asarray(moments.astype(np.int64), dtype=np.int64)
