@@ -2,8 +2,8 @@
 
 A canary's failures are seen although no client sees them. What Envoy charges to the name that the route chose
 (a Service, or a Service with its stand-in) says how many requests were meant for a canary; what it charges to
-the Service that was really tried says how many reached it. The rest it failed, and so it did those that its own
-processes count as errors.
+the Service that was really tried says how many reached it. The rest it failed, and those that its own processes
+count as errors.
 """
 
 from __future__ import annotations
