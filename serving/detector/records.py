@@ -141,6 +141,8 @@ class Transition:
         _check_text(EventError, "id", self.id, 64)
         _check_text(EventError, "service", self.service, NAME)
         _check_text(EventError, "outcome", self.outcome, 32)
+        if _clean(self.reason) != self.reason:
+            raise EventError("reason: has a NUL character or half a surrogate pair")
         _check_time(EventError, "at", self.at)
 
 

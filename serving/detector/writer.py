@@ -30,8 +30,7 @@ from serving.detector.pairing import encode_json, forget_halves, pair
 from serving.detector.records import DeadLetter, Label, Record, Request, Response, Transition
 
 _LOCK = 0x7E40_0001
-"""PostgreSQL's advisory lock of whoever writes: `seq` must rise in the order of commits, or a reader that
-goes on after the last `seq` it saw would miss a row."""
+"""PostgreSQL's advisory lock of whoever writes: `seq` must rise in the order of commits, for readers' sake."""
 
 _JSON_COLUMNS = frozenset({"detail", "arguments"})
 _CAUSE_COLUMNS = frozenset({"state", "note", "arguments", "run_id", "detail", "reason"})
@@ -251,8 +250,7 @@ class Writer:
         except SQLAlchemyError as error:
             cause = getattr(error, "orig", None) or error
             raise LedgerError(
-                f"the ledger cannot be written: {str(cause).strip()}; nothing was acknowledged, try again "
-                "(is its disk full, or its database down?)"
+                f"the ledger cannot be written: {str(cause).strip()}; nothing was acknowledged, try again"
             ) from error
 
 

@@ -57,6 +57,8 @@ def test_label_and_transition_are_checked() -> None:
         Label("s", "c", "Yes", 1, -1)
     with pytest.raises(EventError, match="id"):
         Transition("x" * 65, "s", 1, "promoted", {}, "", {})
+    with pytest.raises(EventError, match="reason"):
+        Transition("x", "s", 1, "promoted", {}, "a\0b", {})
 
 
 def test_dead_letter_is_clipped_and_keeps_no_credentials() -> None:
