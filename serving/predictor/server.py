@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from serving.predictor.model import ChurnModel
     from serving.predictor.settings import Settings
 
+_SWITCH_SECONDS = 0.0005  # Python's own 5 ms is how long a request could wait for the thread of the events
 _FLUSH_SECONDS = 1.0  # what events that wait get even when requests have used up the grace time
 
 _log = logging.getLogger("serving.predictor")
@@ -93,6 +95,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve carries no t
         await rpc.start()
         events = model.backend.events
         if events is not None:
+            sys.setswitchinterval(_SWITCH_SECONDS)
             events.start()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
