@@ -30,7 +30,7 @@ from serving.detector.pairing import encode_json, forget_halves, pair
 from serving.detector.records import DeadLetter, Label, Record, Request, Response, Transition
 
 _LOCK = 0x7E40_0001
-"""PostgreSQL's advisory lock of whoever writes: `seq` must rise in the order of commits, for readers' sake."""
+"""PostgreSQL's advisory lock of whoever writes: readers rely on `seq` rising in the order of commits."""
 
 _JSON_COLUMNS = frozenset({"detail", "arguments"})
 _CAUSE_COLUMNS = frozenset({"state", "note", "arguments", "run_id", "detail", "reason"})
