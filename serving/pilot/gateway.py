@@ -1,9 +1,9 @@
 """What the gateway counts for each backend, read from Envoy's page for Prometheus.
 
 A canary's failures are seen although no client sees them. What Envoy charges to the name that the route
-chose (a Service, or a Service with its stand-in) says how many requests were meant for a canary; what it charges
-to the Service that was really tried says how many reached it. The rest it failed, and those that its own
-processes count as errors.
+chose (a Service, or a Service with its stand-in) says how many requests were meant for a canary; what it
+charges to the Service that was really tried says how many reached it. The rest it failed, and those that
+its own processes count as errors.
 """
 
 from __future__ import annotations
