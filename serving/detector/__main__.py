@@ -125,7 +125,7 @@ def _run(settings: Settings) -> bool:
     writer, metrics, threads = Writer(engine), Metrics(), _Threads()
     sink = Sink(writer, metrics, items=settings.queue_items, size=settings.queue_bytes, on_death=threads.fail)
     watcher = Watcher.connect(settings, engine, writer, metrics)
-    housekeeper = Housekeeper(settings, engine, writer, Store.connect(settings))
+    housekeeper = Housekeeper(settings, engine, writer, Store.connect(settings), count_lost=metrics.lost.inc)
 
     def check() -> None:
         with writer.begin() as connection:

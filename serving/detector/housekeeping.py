@@ -64,6 +64,7 @@ class Housekeeper:
         writer: Changes it.
         store: Where exports go.
         clock: Microseconds of now.
+        count_lost: Is told how many halves were given up.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class Housekeeper:
         writer: Writer,
         store: Store,
         clock: Callable[[], int] = now_us,
+        count_lost: Callable[[int], object] = lambda lost: None,
     ) -> None:
         self._settings = settings
+        self._count_lost = count_lost
         self._writer = writer
         self._clock = clock
         # The writer's engine locks SQLite even to read.
@@ -110,6 +113,7 @@ class Housekeeper:
         """
         lost = self._writer.give_up_halves(self._clock() - self._settings.pairing_minutes * _MINUTE)
         if lost:
+            self._count_lost(lost)
             logger.warning("%d events lost: one half, request or response, never came", lost)
         if self._clock() >= self._find_due():
             began = self._clock()
