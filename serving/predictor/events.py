@@ -20,10 +20,10 @@ from datetime import UTC, datetime
 from itertools import count
 
 import msgspec
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import REGISTRY, Collector, CollectorRegistry
+from prometheus_client.registry import REGISTRY, CollectorRegistry
 
 from serving.predictor.channel import Channel
+from serving.predictor.metrics import EventCounts
 from serving.predictor.settings import LoggerMode
 
 _BATCH_EVENTS = 256  # about a millisecond's rendering: the event loop waits for the interpreter meanwhile
@@ -130,7 +130,7 @@ class Events:
         self._held = 0
         self._reachable = True
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
-        registry.register(_Counts(self))
+        registry.register(EventCounts(self))
 
     @property
     def queued(self) -> int:
@@ -286,21 +286,3 @@ class Events:
             else:
                 _log.warning("%s takes no events: %s; predictions go on", self._channel.address, problem)
         self._reachable = reachable
-
-
-class _Counts(Collector):
-    """The queue's counters at the moment of looking."""
-
-    def __init__(self, events: Events) -> None:
-        self._events = events
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield the two families."""
-        family = CounterMetricFamily("predictor_events", "Events of inferences", labels=["outcome"])
-        family.add_metric(["queued"], self._events.queued)
-        family.add_metric(["sent"], self._events.sent)
-        family.add_metric(["dropped"], self._events.dropped)
-        yield family
-        yield GaugeMetricFamily(
-            "predictor_events_waiting", "Inferences that wait for the sink", value=self._events.waiting
-        )

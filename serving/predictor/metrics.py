@@ -6,15 +6,18 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from time import perf_counter
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
-from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector, CollectorRegistry
 
 from serving.predictor.errors import PredictorError
+
+if TYPE_CHECKING:
+    from serving.predictor.events import Events
 
 Protocol = Literal["v1", "v2", "grpc"]
 
@@ -128,3 +131,21 @@ class Watch:
             self._counts["refused"].inc()
         else:
             self._counts["failed"].inc()
+
+
+class EventCounts(Collector):
+    """What has become of the events of inferences, at the moment of looking."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the two families."""
+        family = CounterMetricFamily("predictor_events", "Events of inferences", labels=["outcome"])
+        family.add_metric(["queued"], self._events.queued)
+        family.add_metric(["sent"], self._events.sent)
+        family.add_metric(["dropped"], self._events.dropped)
+        yield family
+        yield GaugeMetricFamily(
+            "predictor_events_waiting", "Inferences that wait for the sink", value=self._events.waiting
+        )
