@@ -46,7 +46,7 @@ class EvaluationError(TenureError):
 
 
 class SimulationError(TenureError):
-    """Customers cannot be simulated: an unknown scenario, or one that speaks of columns that are not there."""
+    """Customers cannot be simulated: the scenario is unknown, or speaks of columns that are not there."""
 
 
 class DriftError(TenureError):

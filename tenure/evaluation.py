@@ -184,11 +184,13 @@ def evaluate(
         },
         slice_differences=slice_differences,
         score_difference=(
-            float(np.mean(models[CHALLENGER][0]) - np.mean(models[CHAMPION][0]))
-            if CHAMPION in models
-            else None
+            _average(models[CHALLENGER][0]) - _average(models[CHAMPION][0]) if CHAMPION in models else None
         ),
     )
+
+
+def _average(scores: ArrayLike) -> float:
+    return float(np.asarray(scores, dtype=np.float64).mean())
 
 
 def _check_rows(frame: pd.DataFrame, train_frame: pd.DataFrame, project: Project) -> Floats:
