@@ -44,6 +44,8 @@ DRIFT = Drift(half_life=WINDOWS)
 QUIET, WATCHED = 168, 72  # windows before and after a change
 NEAR = 2.0  # how far above its level a p-value still goes to the monitor
 START = datetime(2026, 1, 1, tzinfo=UTC)
+CURVES = ROOT / "docs" / "drift-detection"
+WAYS = {"alarm": "significant and material", "significant": "significant", "usual": "each window by itself"}
 ALONE = 0.05  # the usual scheme's level for one window
 
 
@@ -248,6 +250,7 @@ def main() -> None:
             found[name] = list(show_progress(runs, arguments.changes, name))
     print_changes(found)
     write_curves(found)
+    draw_curves()
     print(f"{time.monotonic() - started:.0f} s")
 
 
@@ -282,7 +285,7 @@ def print_changes(found: dict[str, list[Detection]]) -> None:
     print(f"\nwindows of {ROWS} until a change is seen: median (90 %), and share seen within {WATCHED}")
     for name, runs in found.items():
         print(f"  {name}")
-        for way in ("alarm", "significant", "usual"):
+        for way in WAYS:
             delays = np.array([getattr(run, way) or np.inf for run in runs])
             middle, late = np.quantile(delays, [0.5, 0.9], method="inverted_cdf")
             print(f"    {way:12} {middle:4.0f} ({late:.0f})   {np.isfinite(delays).mean():.0%}")
@@ -297,35 +300,38 @@ def print_changes(found: dict[str, list[Detection]]) -> None:
 
 def write_curves(found: dict[str, list[Detection]]) -> None:
     """Write the share of streams in which a change was seen after so many windows."""
+    with CURVES.with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["change", "windows", *WAYS])
+        for name, runs in found.items():
+            delays = {way: np.array([getattr(run, way) or np.inf for run in runs]) for way in WAYS}
+            for hour in range(1, WATCHED + 1):
+                writer.writerow([name, hour, *(f"{(delays[way] <= hour).mean():.3f}" for way in WAYS)])
+
+
+def draw_curves() -> None:
+    """Draw the curves that were written."""
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams |= {"svg.hashsalt": "tenure", "svg.fonttype": "none", "font.size": 9}
     from matplotlib import pyplot as plt
 
-    hours = np.arange(1, WATCHED + 1)
-    ways = {
-        "alarm": "significant and material",
-        "significant": "significant",
-        "usual": "each window by itself",
-    }
-    figure, axes = plt.subplots(1, len(found), figsize=(11, 2.8), sharey=True, layout="constrained")
-    with (ROOT / "docs" / "drift-detection.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["change", "windows", *ways])
-        for axis, (name, runs) in zip(axes, found.items(), strict=True):
-            delays = {way: np.array([getattr(run, way) or np.inf for run in runs]) for way in ways}
-            curves = {way: [(delays[way] <= hour).mean() for hour in hours] for way in ways}
-            for hour in hours:
-                writer.writerow([name, hour, *(f"{curves[way][hour - 1]:.3f}" for way in ways)])
-            for way, style in zip(ways, ("-", "--", ":"), strict=True):
-                axis.step(hours, curves[way], style, where="post", label=ways[way])
-            axis.set(title=name, xlabel=f"windows of {ROWS} since then", xscale="log", ylim=(0, 1.02))
-            axis.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
-            axis.minorticks_off()
+    with CURVES.with_suffix(".csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure, axes = plt.subplots(1, len(CHANGES), figsize=(11, 2.8), sharey=True, layout="constrained")
+    for axis, name in zip(axes, CHANGES, strict=True):
+        curve = [row for row in rows if row["change"] == name]
+        hours = [int(row["windows"]) for row in curve]
+        for (way, label), style in zip(WAYS.items(), ("-", "--", ":"), strict=True):
+            axis.step(hours, [float(row[way]) for row in curve], style, where="post", label=label)
+        axis.set_title(name, fontsize=9)
+        axis.set(xlabel=f"windows of {ROWS} since then", xscale="log", ylim=(0, 1.02))
+        axis.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
+        axis.minorticks_off()
     axes[0].set_ylabel("share of streams in which it was seen")
     axes[-1].legend(loc="lower right", frameon=False, fontsize=8)
-    figure.savefig(ROOT / "docs" / "drift-detection.svg", metadata={"Date": None})
+    figure.savefig(CURVES.with_suffix(".svg"), metadata={"Date": None})
 
 
 if __name__ == "__main__":
