@@ -59,8 +59,8 @@ def test_two_categories_are_fishers(cells: list[int]) -> None:
     table = np.array(cells, dtype=np.int64).reshape(2, 2)
     if (table.sum(axis=1) == 0).any():
         return
-    assert bound_table(table) >= fisher_exact(table).pvalue * (1 - 1e-9) or bound_table(table) == 1
-    assert 0 <= bound_table(table) <= 1
+    sides = [fisher_exact(table, alternative=side).pvalue for side in ("less", "greater")]
+    assert bound_table(table) == pytest.approx(min(1, 2 * min(sides)), rel=1e-6, abs=1e-14)
 
 
 def test_one_category_says_nothing() -> None:
