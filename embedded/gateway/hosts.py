@@ -153,7 +153,10 @@ def _render(entry: _Entry, protocol: str, match: Document) -> Document:
             }
             for service, percent in rule.mirrors
         ]
-    return {"match": match, "route": action}
+    rendered: Document = {"match": match, "route": action}
+    if rule.removed:
+        rendered["request_headers_to_remove"] = list(rule.removed)
+    return rendered
 
 
 def _render_rest(routes: Sequence[Route]) -> Iterator[Document]:

@@ -60,11 +60,19 @@ class Match:
 
 @dataclass(frozen=True)
 class Rule:
-    """Requests that match any of `matches` go to the backends; `mirrors` get copies (Service, percent)."""
+    """Requests that match any of `matches` go to the backends.
+
+    Attributes:
+        matches: What a request must have.
+        backends: Who shares the requests.
+        mirrors: Who gets copies: Service and percent.
+        removed: Headers that nobody behind the gateway gets to see.
+    """
 
     matches: tuple[Match, ...]
     backends: tuple[Backend, ...]
     mirrors: tuple[tuple[str, int], ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,12 +143,16 @@ class Routing:
             if len(names) > 1 and name != stable:
                 fallback = stable
             backends.append(Backend(name, reference.get("weight", 1), fallback))
-        mirrors = []
+        mirrors: list[tuple[str, int]] = []
+        removed: list[str] = []
         for entry in rule.get("filters") or []:
-            mirror = entry["requestMirror"]
-            mirrors.append((mirror["backendRef"]["name"], mirror.get("percent", 100)))
+            if entry["type"] == "RequestMirror":
+                mirror = entry["requestMirror"]
+                mirrors.append((mirror["backendRef"]["name"], mirror.get("percent", 100)))
+            else:
+                removed += [name.lower() for name in entry["requestHeaderModifier"]["remove"]]
         matches = tuple(_read_match(match) for match in rule.get("matches") or [{}])
-        return Rule(matches, tuple(backends), tuple(mirrors))
+        return Rule(matches, tuple(backends), tuple(mirrors), tuple(removed))
 
     def _find_stable(self, namespace: str, names: Sequence[str]) -> str:
         """Return the backend that takes over for the others: the stable variant, else the last one listed."""

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedded.kubernetes.errors import Cause
-from embedded.kubernetes.schemas import Backend, HttpRoute, InferenceService, Model, Namespace, check_schema
+from embedded.kubernetes.schemas import (
+    Backend,
+    Filter,
+    HttpRoute,
+    InferenceService,
+    Model,
+    Namespace,
+    check_schema,
+)
 
 MODE_ANNOTATION = "serving.kserve.io/deploymentMode"
 MODES = ("Standard", "RawDeployment")
@@ -133,7 +141,9 @@ def check_http_route(body: Document, old: Document | None, around: Surroundings)
         references += [
             (f"filters[{i}].requestMirror.backendRef", entry.request_mirror.backend_ref)
             for i, entry in enumerate(rule.filters or [])
+            if entry.request_mirror is not None
         ]
+        causes += _check_filters(rule.filters or [], f"spec.rules[{number}].filters")
         for path, backend in references:
             if backend.namespace not in (None, route.metadata.namespace):
                 message = "Forbidden: Services of other namespaces are not reached from here"
@@ -180,6 +190,28 @@ def _check_model(model: Model, path: str, around: Surroundings) -> list[Cause]:
         message = f"Unsupported value: {model.protocol_version!r}: supported: {', '.join(protocols)}"
         return [Cause(f"{path}.protocolVersion", message, "FieldValueNotSupported")]
     return []
+
+
+def _check_filters(filters: Sequence[Filter], path: str) -> list[Cause]:
+    """Refuse filters without what their type names, or with more, and a second one that changes headers."""
+    causes = []
+    for number, entry in enumerate(filters):
+        parts = {
+            "requestMirror": entry.request_mirror,
+            "requestHeaderModifier": entry.request_header_modifier,
+        }
+        wanted = entry.type[0].lower() + entry.type[1:]
+        for name, part in parts.items():
+            if name == wanted and part is None:
+                message = f"Required value: a filter of type {entry.type} needs it"
+                causes.append(Cause(f"{path}[{number}].{name}", message, "FieldValueRequired"))
+            if name != wanted and part is not None:
+                message = f"Forbidden: not in a filter of type {entry.type}"
+                causes.append(Cause(f"{path}[{number}].{name}", message, "FieldValueForbidden"))
+    if sum(entry.type == "RequestHeaderModifier" for entry in filters) > 1:
+        message = "Invalid value: RequestHeaderModifier can be there only once: list all headers in it"
+        causes.append(Cause(path, message))
+    return causes
 
 
 def _check_rename(body: Document, old: Document | None) -> list[Cause]:

@@ -19,6 +19,7 @@ _HOSTNAME = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9
 
 DnsLabel = Annotated[str, StringConstraints(pattern=DNS_LABEL, max_length=63)]
 Hostname = Annotated[str, StringConstraints(pattern=_HOSTNAME, max_length=253)]
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$", max_length=256)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -167,7 +168,7 @@ class HeaderMatch(Schema):
     """A match on one request header's whole value."""
 
     type: Literal["Exact"] = "Exact"
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$", max_length=256)]
+    name: HeaderName
     value: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
@@ -201,11 +202,18 @@ class RequestMirror(Schema):
     percent: Annotated[int, Field(ge=0, le=100)] | None = None
 
 
-class Filter(Schema):
-    """What is done to a rule's requests beside forwarding them."""
+class RequestHeaderModifier(Schema):
+    """Headers that are taken away from the requests before anybody is sent them."""
 
-    type: Literal["RequestMirror"]
-    request_mirror: RequestMirror
+    remove: list[HeaderName] = Field(min_length=1, max_length=16)
+
+
+class Filter(Schema):
+    """What is done to a rule's requests beside forwarding them; it has the field that its type names."""
+
+    type: Literal["RequestMirror", "RequestHeaderModifier"]
+    request_mirror: RequestMirror | None = None
+    request_header_modifier: RequestHeaderModifier | None = None
 
 
 class RouteRule(Schema):

@@ -10,6 +10,9 @@ from clients import names
 GATEWAY = {"name": "kserve-ingress-gateway", "namespace": "kserve"}
 PORT = 80
 
+STRIPPED = "ce-id"
+"""The header by which a client could name the event of its request; its copies would have the same name."""
+
 
 def list_canaries(service: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return `spec.canary`, oldest first; empty when there is none."""
@@ -54,6 +57,9 @@ def build_route(
     canary can be asked before any customer is. All others are split. Canaries come first: where a split
     sticks to a customer, one who met the canary keeps it when its share grows.
 
+    No request brings its own event id: where one is copied or tried again, the rows of both variants would
+    be one event, and the ledger would keep only one of them.
+
     Args:
         service: The InferenceService.
         weights: Percent of the traffic by canary name; the stable predictor gets the rest.
@@ -69,8 +75,10 @@ def build_route(
         for canary in list_canaries(service)
     }
     variants = {**canaries, names.stable_name(service): stable}
+    strip = {"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": [STRIPPED]}}
     rules: list[dict[str, Any]] = [
         {
+            "filters": [strip],
             "matches": [{"headers": [{"type": "Exact", "name": names.VARIANT_HEADER, "value": variant}]}],
             "backendRefs": [{"name": backend, "port": PORT}],
         }
@@ -80,16 +88,20 @@ def build_route(
         {"name": canaries[canary], "port": PORT, "weight": weights.get(canary, 0)} for canary in canaries
     ]
     rest = 100 - sum(backend["weight"] for backend in split)
-    rules.append({"backendRefs": [*split, {"name": stable, "port": PORT, "weight": rest}]})
-    if mirrors:
-        rules[-1]["filters"] = [
-            {
-                "type": "RequestMirror",
-                "requestMirror": {"backendRef": {"name": canaries[name], "port": PORT}, "percent": percent},
-            }
-            for name, percent in mirrors.items()
-            if name in canaries
-        ]
+    copies = [
+        {
+            "type": "RequestMirror",
+            "requestMirror": {"backendRef": {"name": canaries[canary], "port": PORT}, "percent": percent},
+        }
+        for canary, percent in (mirrors or {}).items()
+        if canary in canaries
+    ]
+    rules.append(
+        {
+            "filters": [strip, *copies],
+            "backendRefs": [*split, {"name": stable, "port": PORT, "weight": rest}],
+        }
+    )
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",

@@ -18,7 +18,7 @@ from embedded.gateway import Endpoint, Gateway
 from embedded.ports import find_free_port
 
 # Answers every request with its own name, after a while if it is `slow`, with a status if it is a number; or
-# drops the connection if it is `reset`. It is always ready.
+# drops the connection if it is `reset`. It is always ready. If it is to `record`, it writes down what it is sent.
 SERVER = """
 import asyncio, sys
 
@@ -44,6 +44,9 @@ async def serve(reader, writer):
                 if manner.isdigit():
                     status = manner.encode()
             body = b'{"model_version": "' + name + b'"}'
+            if manner == "record":
+                with open(sys.argv[4], "ab") as file:
+                    file.write(name + b" " + head.replace(b"\\r\\n", b"|") + b"\\n")
             head = b" x\\r\\ncontent-type: application/json\\r\\ncontent-length: %d\\r\\n\\r\\n" % len(body)
             writer.write(b"HTTP/1.1 " + status + head + body)
             await writer.drain()
@@ -66,12 +69,14 @@ class Servers:
     def __init__(self, directory: Path) -> None:
         self._script = directory / "server.py"
         self._script.write_text(SERVER)
+        self.record = directory / "requests"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, port: int | None = None, manner: str = "good") -> Endpoint:
         """Start one; its gRPC port is its HTTP port, for it does not speak gRPC."""
         port = port or find_free_port()
-        process = subprocess.Popen([sys.executable, "-I", str(self._script), name, str(port), manner])
+        command = [sys.executable, "-I", str(self._script), name, str(port), manner, str(self.record)]
+        process = subprocess.Popen(command)
         self.processes[name] = process
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/"), f"{name} to answer")
         return Endpoint(port, port)

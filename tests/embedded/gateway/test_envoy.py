@@ -169,6 +169,28 @@ def test_path_rules_headers_and_mirror(envoy: Envoy, servers: Servers):
     wait_until(lambda: count_requests(envoy, "telco-green-predictor") >= before + 30, "the mirrored requests")
 
 
+def test_removed_headers_come_neither_to_a_backend_nor_to_a_mirror(envoy: Envoy, servers: Servers):
+    services = make_services(servers.start("v1", manner="record"), servers.start("v2", manner="record"))
+    strip = {"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["Ce-Id"]}}
+    copy = {"backendRef": {"name": "telco-green-predictor", "port": 80}, "percent": 100}
+    route = make_route(0, filters=[strip, {"type": "RequestMirror", "requestMirror": copy}])
+    for rule in route["spec"]["rules"][:2]:
+        rule["filters"] = [strip]
+    envoy.gateway.publish(Routing(services, [route]))
+
+    def read(mark: str) -> dict[str, str]:
+        lines = [line for line in servers.record.read_text().splitlines() if f"x-mark: {mark}|" in line]
+        return {line.split()[0]: line for line in lines}
+
+    for mark, headers in (("split", {}), ("asked", {"x_tenure_variant": "green"})):
+        assert ask(envoy, ce_id="mine", x_mark=mark, ce_type="kept", **headers).status_code == 200
+    wait_until(lambda: set(read("split")) == {"v1", "v2"}, "the copy")
+    assert set(read("asked")) == {"v2"}
+    for line in (*read("split").values(), *read("asked").values()):
+        assert "ce-type: kept" in line
+        assert "ce-id" not in line.lower()
+
+
 def count_requests(envoy: Envoy, service: str) -> int:
     text = envoy.get_stats(f"^cluster.default/{service}/http.upstream_rq_total$")
     return int(text.split(":")[1])

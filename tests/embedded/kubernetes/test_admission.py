@@ -119,6 +119,42 @@ def test_services_have_one_owner_and_a_length():
         ("spec.rules.0.backendRefs.0.namespace", "other", "spec.rules[0].backendRefs[0].namespace"),
         ("spec.rules.0.backendRefs", [], "spec.rules[0].backendRefs"),
         ("spec.rules.0.filters", [{"type": "URLRewrite"}], "spec.rules[0].filters[0].type"),
+        (
+            "spec.rules.0.filters",
+            [{"type": "RequestMirror"}],
+            "spec.rules[0].filters[0].requestMirror",
+        ),
+        (
+            "spec.rules.0.filters",
+            [
+                {
+                    "type": "RequestHeaderModifier",
+                    "requestHeaderModifier": {"remove": ["a"]},
+                    "requestMirror": {"backendRef": {"name": "a", "port": 80}},
+                }
+            ],
+            "spec.rules[0].filters[0].requestMirror",
+        ),
+        (
+            "spec.rules.0.filters",
+            [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["a b"]}}],
+            "spec.rules[0].filters[0].requestHeaderModifier.remove[0]",
+        ),
+        (
+            "spec.rules.0.filters",
+            [
+                {
+                    "type": "RequestHeaderModifier",
+                    "requestHeaderModifier": {"set": [{"name": "a", "value": "b"}]},
+                }
+            ],
+            "spec.rules[0].filters[0].requestHeaderModifier.set",
+        ),
+        (
+            "spec.rules.0.filters",
+            [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["a"]}}] * 2,
+            "spec.rules[0].filters",
+        ),
         ("spec.rules.0.matches", [{"method": "GET"}], "spec.rules[0].matches[0].method"),
         (
             "spec.rules.0.matches",
@@ -138,7 +174,8 @@ def test_routes_refuse_by_name(path: str, value: Any, field: str):
 def test_a_good_route_passes():
     body = make_route(telco_predictor=80, telco_green_predictor=20)
     body["spec"]["rules"][0]["filters"] = [
-        {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "a", "port": 80}, "percent": 10}}
+        {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "a", "port": 80}, "percent": 10}},
+        {"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["Ce-Id", "x-other"]}},
     ]
     body["spec"]["rules"][0]["matches"] = [
         {

@@ -133,7 +133,7 @@ class World:
         if route is None:
             return {}, 0
         rule = route["spec"]["rules"][-1]
-        mirror = sum(one["requestMirror"]["percent"] for one in rule.get("filters", []))
+        mirror = sum(one["requestMirror"]["percent"] for one in rule["filters"] if "requestMirror" in one)
         return {one["name"]: one["weight"] for one in rule["backendRefs"]}, mirror
 
     def ask(self, requests=200):

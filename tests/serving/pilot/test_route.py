@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedded.kubernetes.admission import Surroundings, check_http_route
 from serving.pilot.route import ask_weights, build_route, covers, is_in_effect, read_weights
 
 
@@ -11,7 +12,8 @@ def test_route_without_canary_sends_everything_to_stable(make):
     route = build_route(make.service(), {}, "example.com")
     assert route["spec"]["hostnames"] == ["churn-default.example.com"]
     assert route["spec"]["rules"][-1] == {
-        "backendRefs": [{"name": "churn-predictor", "port": 80, "weight": 100}]
+        "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["ce-id"]}}],
+        "backendRefs": [{"name": "churn-predictor", "port": 80, "weight": 100}],
     }
 
 
@@ -25,6 +27,23 @@ def test_canary_comes_first_and_each_variant_can_be_asked_by_header(make):
         (f"churn-{name}-predictor", 20),
         ("churn-predictor", 80),
     ]
+
+
+def test_no_rule_lets_a_clients_event_id_through_and_copies_go_to_known_canaries_only(make):
+    service = make.service()
+    name = make.canary(service)
+    route = build_route(service, {}, "example.com", {name: 25, "gone": 50})
+    for rule in route["spec"]["rules"]:
+        assert rule["filters"][0]["requestHeaderModifier"] == {"remove": ["ce-id"]}
+    mirror = {"backendRef": {"name": f"churn-{name}-predictor", "port": 80}, "percent": 25}
+    assert route["spec"]["rules"][-1]["filters"][1:] == [{"type": "RequestMirror", "requestMirror": mirror}]
+    assert check_http_route(route, None, Surroundings()) == []
+
+
+def test_a_route_of_before_without_its_filter_is_a_difference(make):
+    wanted = build_route(make.service(), {}, "example.com")["spec"]
+    before = [{key: value for key, value in rule.items() if key != "filters"} for rule in wanted["rules"]]
+    assert not covers({**wanted, "rules": before}, wanted)
 
 
 def test_canary_that_is_not_ready_gets_no_traffic(make):
