@@ -53,7 +53,7 @@ bench: environment-dev ## Measure every claim of the README (takes some minutes)
 	@set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 compile: environment-dev ## Recompile pipelines/*.yaml from their Python
-	$(BIN)/python -m pipelines
+	$(BIN)/python -m pipelines.training
 
 lock: environment ## Resolve pyproject.toml's groups anew into requirements/
 	scripts/lock
