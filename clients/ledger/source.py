@@ -13,6 +13,7 @@ from clients.ledger.reader import Ledger
 from clients.settings import Settings
 from tenure.contract import Column, Contract, Type
 from tenure.errors import SourceError
+from tenure.normalisation import normalise_truth
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,6 +141,8 @@ def _type(values: list[Any], column: Column) -> pd.Series[Any]:
     import pandas as pd
 
     kinds, dtype = _TYPES[column.type]
+    if column.type is Type.BOOLEAN:
+        values = [normalise_truth(value) for value in values]
     # In Python a boolean is an integer; here it is not.
     if all(value is None or type(value) in kinds for value in values):
         if column.type is Type.FLOAT:

@@ -108,6 +108,7 @@ class _Rows:
     differences: list[Floats] = field(default_factory=list)
     compared: int = 0
     mismatches: int = 0
+    unscored: int = 0
     events: set[str] = field(default_factory=set)
     residuals: tuple[Floats, Floats] = (np.empty(0), np.empty(0))
     profits: tuple[Floats, Floats] = (np.empty(0), np.empty(0))
@@ -191,6 +192,14 @@ class Collector:
         answers = sum(progress.counters.get(arm, {}).get("answers", 0) for arm in (CANARY, STABLE))
         return max(answers - len(rows.events), 0)
 
+    def count_unscored(self, match: Match, progress: Progress) -> int | None:
+        """Return how many rows that the canary answered its bundle does not take as they were logged.
+
+        They say nothing about the canary, for the log may have changed them. None as in `count_lost`.
+        """
+        rows = self._rows.get(_key(match, progress))
+        return None if rows is None else rows.unscored
+
     def forget(self, services: set[str]) -> None:
         """Drop what was read for services that have no canary any more: all but `services`."""
         for key in [key for key in self._rows if key[0] not in services]:
@@ -231,6 +240,7 @@ class Collector:
         ours = self._scores.score(match.canary_uri, features)
         # Both before anything is counted: what fails here is done again as a whole.
         theirs = self._scores.score(match.stable_uri, features) if rows.compared < ROWS else None
+        # NaN, a row that cannot be scored again, is no mismatch.
         wrong = np.abs(ours - frame["score"].to_numpy(dtype=np.float64)) > TOLERANCE
         found = int(np.count_nonzero(wrong & mine))
         if found:
@@ -245,6 +255,19 @@ class Collector:
                 found,
             )
         rows.mismatches += found
+        unscored = int(np.count_nonzero(np.isnan(ours) & mine))
+        if unscored and not rows.unscored:
+            first = frame[np.isnan(ours) & mine].iloc[0]
+            logger.warning(
+                "%s: %d rows that canary %s answered cannot be scored again as they were logged and are left "
+                "out (the first is row %s of event %s)",
+                match.service,
+                unscored,
+                match.canary,
+                first["row"],
+                first["event_id"],
+            )
+        rows.unscored += unscored
         if theirs is not None:
             differences = ours - theirs
             differences = differences[~np.isnan(differences)]

@@ -17,7 +17,8 @@ class Metrics:
     `pilot_weight{service,version}` in percent; `pilot_evidence{service,canary,signal,bound}` (`estimate`,
     `low`, `high`, `tolerance`); `pilot_requests{service,canary}` in this step;
     `pilot_transitions_total{outcome}`; `pilot_unrecorded{service}`; `pilot_lost_events{service}`: answers
-    since the canary's beginning that the ledger does not hold.
+    since the canary's beginning that the ledger does not hold; `pilot_unscored_rows{service}`: rows of the
+    ledger that the canary's bundle does not take as they were logged, and that are not compared therefore.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
@@ -28,6 +29,9 @@ class Metrics:
         )
         self.lost = Gauge(
             "pilot_lost_events", "Answers that the ledger does not hold", ["service"], registry=registry
+        )
+        self.unscored = Gauge(
+            "pilot_unscored_rows", "Logged rows that cannot be scored again", ["service"], registry=registry
         )
         self._step = Gauge("pilot_step", "Step of the canary", ["service", "canary"], registry=registry)
         self._weight = Gauge("pilot_weight", "Percent of requests", ["service", "version"], registry=registry)
@@ -77,3 +81,4 @@ class Metrics:
         self._requests.remove(service, canary)
         self._evidence.remove_by_labels({"service": service, "canary": canary})
         self.lost.remove_by_labels({"service": service})
+        self.unscored.remove_by_labels({"service": service})

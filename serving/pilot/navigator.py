@@ -240,6 +240,9 @@ class Navigator:
         if lost is None:
             return
         self._metrics.lost.labels(name).set(lost)
+        self._metrics.unscored.labels(name).set(
+            self._collector.count_unscored(match, course.flight.progress) or 0
+        )
         answers = sum(
             course.flight.progress.counters.get(arm, {}).get("answers", 0) for arm in ("canary", "stable")
         )

@@ -16,6 +16,7 @@ from clients import names
 from clients.store import Store
 from tenure.bundle import load_bundle
 from tenure.errors import RowError
+from tenure.normalisation import normalise_columns
 from tenure.scorer import Scorer, to_columns
 
 logger = logging.getLogger("tenure.pilot")
@@ -41,11 +42,10 @@ class Rescorer:
             tenure.errors.BundleError: It is not what its digest says.
         """
         scorer = self._load(uri)
-        columns = list(scorer.bundle.featuriser.names)
         try:
-            return scorer.score_columns(to_columns(rows, columns))
+            return _score(scorer, rows)
         except RowError:
-            return np.array([_score_row(scorer, row, columns) for row in rows])
+            return np.array([_score_row(scorer, row) for row in rows])
 
     def _load(self, uri: str) -> Scorer:
         scorer = self._scorers.pop(uri, None)
@@ -59,9 +59,16 @@ class Rescorer:
         return scorer
 
 
-def _score_row(scorer: Scorer, row: Mapping[str, Any], columns: list[str]) -> float:
+def _score(scorer: Scorer, rows: Sequence[Mapping[str, Any]]) -> Floats:
+    """Score rows as they were logged: KServe's agent logs what came, not what the predictor made of it."""
+    featuriser = scorer.bundle.featuriser
+    columns = to_columns(rows, featuriser.names)
+    return scorer.score_columns(normalise_columns(columns, featuriser.features))
+
+
+def _score_row(scorer: Scorer, row: Mapping[str, Any]) -> float:
     try:
-        return float(scorer.score_columns(to_columns([row], columns))[0])
+        return float(_score(scorer, [row])[0])
     except RowError as refused:
         logger.debug("bundle %s refuses a logged row: %s", scorer.bundle.version, refused)
         return float("nan")

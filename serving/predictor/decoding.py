@@ -13,7 +13,6 @@ stands for it, and the empty string in string columns (everywhere, unless traini
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,9 @@ import msgspec
 from serving.predictor.errors import RequestError
 from serving.predictor.tensors import Output, Request, Tensor, read_switch
 from tenure.contract import Column, Contract, Type
+from tenure.encoding import ValueProblem
 from tenure.featuriser import Feature, Featuriser
+from tenure.normalisation import drop_empties, read_boolean, takes_empty_for_missing
 
 PROBABILITY, CHURN, REASONS = "churn_probability", "churn", "reasons"
 OUTPUTS = {PROBABILITY: "FP64", CHURN: "BOOL", REASONS: "BYTES"}
@@ -96,7 +97,7 @@ class Decoder:
         if self._id.type is Type.INTEGER:
             self._converters[self._id.name] |= dict.fromkeys(_INTEGERS, _check_integers)
         self._empties = {
-            feature.column.name for feature in featuriser.features if _takes_empty_for_missing(feature)
+            feature.column.name for feature in featuriser.features if takes_empty_for_missing(feature)
         }
 
     def read(self, request: Request) -> Query:
@@ -230,9 +231,9 @@ class Decoder:
         """Make empty strings in nullable string columns missing values; say whether there were any."""
         found = False
         for name in self._empties:
-            if "" in columns[name]:
-                columns[name] = [None if value == "" else value for value in columns[name]]
-                found = True
+            values = drop_empties(columns[name])
+            found = found or values is not columns[name]
+            columns[name] = values
         return found
 
     def _select(self, request: Request) -> tuple[Wanted, ...]:
@@ -254,7 +255,7 @@ class Decoder:
         return tuple(wanted)
 
 
-class _ValueProblem(Exception):  # noqa: N818 - never leaves this module
+class _RowProblem(Exception):  # noqa: N818 - never leaves this module
     """What is wrong with the value in one row."""
 
     def __init__(self, row: int, message: str) -> None:
@@ -266,7 +267,7 @@ def _convert(name: str, convert: Convert, values: list[Any], first: int = 0) -> 
     """Convert or check one column; `first` is the row of its first value."""
     try:
         return convert(values)
-    except _ValueProblem as problem:
+    except _RowProblem as problem:
         raise RequestError(f"{name}: row {first + problem.row}: {problem}") from None
 
 
@@ -288,21 +289,14 @@ def _make_converters(feature: Feature) -> dict[str, Convert | None]:
     return {**integers, "FP64": None} if column.nullable else integers
 
 
-def _takes_empty_for_missing(feature: Feature) -> bool:
-    column = feature.column
-    return column.type is Type.STRING and column.nullable and "" not in feature.categories
-
-
 def _make_booleans(values: list[Any]) -> list[Any]:
     """Turn 0, 1 and NaN into False, True and None."""
     booleans: list[Any] = []
     for row, value in enumerate(values):
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            booleans.append(None)
-        elif type(value) in (int, float) and value in (0, 1):
-            booleans.append(value == 1)
-        else:
-            raise _ValueProblem(row, f"{_shorten(value)!r} is not 0, 1 or missing")
+        try:
+            booleans.append(read_boolean(value))
+        except ValueProblem as problem:
+            raise _RowProblem(row, str(problem)) from None
     return booleans
 
 
@@ -314,7 +308,7 @@ def _make_range_check(datatype: str, bits: int) -> Convert:
     def check(values: list[Any]) -> list[Any]:
         for row, value in enumerate(values):
             if type(value) is int and not low <= value <= high:
-                raise _ValueProblem(row, f"{_shorten(value)} does not fit {datatype}")
+                raise _RowProblem(row, f"{_shorten(value)} does not fit {datatype}")
         return values
 
     return check
@@ -323,14 +317,14 @@ def _make_range_check(datatype: str, bits: int) -> Convert:
 def _check_strings(values: list[Any]) -> list[Any]:
     for row, value in enumerate(values):
         if not isinstance(value, str):
-            raise _ValueProblem(row, f"{_shorten(value)!r} is not a string")
+            raise _RowProblem(row, f"{_shorten(value)!r} is not a string")
     return values
 
 
 def _check_integers(values: list[Any]) -> list[Any]:
     for row, value in enumerate(values):
         if type(value) is not int:
-            raise _ValueProblem(row, f"{_shorten(value)!r} is not a whole number")
+            raise _RowProblem(row, f"{_shorten(value)!r} is not a whole number")
     return values
 
 
@@ -338,7 +332,7 @@ def _check_id(values: list[Any]) -> list[Any]:
     """Check ids of V1 rows, where the protocol has no datatypes."""
     for row, value in enumerate(values):
         if not isinstance(value, str) and type(value) is not int:
-            raise _ValueProblem(row, f"{_shorten(value)!r} is not an id")
+            raise _RowProblem(row, f"{_shorten(value)!r} is not an id")
     return values
 
 

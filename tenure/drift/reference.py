@@ -12,6 +12,7 @@ import numpy as np
 from tenure.contract import Contract, Type
 from tenure.errors import DriftError
 from tenure.monitoring import Kind
+from tenure.normalisation import normalise_truth
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,6 +189,8 @@ def make_sample(
         if len(values) != len(p):
             raise DriftError(f"{column.name}: {len(values)} values for {len(p)} scores")
         numeric = column.type in (Type.FLOAT, Type.INTEGER)
+        if column.type is Type.BOOLEAN:
+            values = np.fromiter(map(normalise_truth, values), dtype=object, count=len(values))
         columns[column.name] = to_numbers(values) if numeric else to_categories(values)
     return Sample(columns | {SCORE: p}, p, y)
 

@@ -113,6 +113,15 @@ def test_values_of_a_wrong_type_are_left_to_validation(fill: Any, tmp_path: Path
     assert validate_frame(frame, CONTRACT).bad["column"].tolist() == ["age"]
 
 
+def test_truth_values_that_came_as_numbers_are_learnt_from(fill: Any) -> None:
+    content = [*CONTENT, event("9", 6, "ann", age=4.0, senior=1.0, plan="")]
+    validated = validate_frame(read_customers(fill(content), SOURCE, CONTRACT, HORIZON), CONTRACT)
+    assert len(validated.bad) == 0
+    assert validated.good["senior"].tolist() == [True, True]
+    assert validated.good["age"].tolist() == [4, 3]
+    assert validated.good["plan"].isna().tolist() == [True, True]
+
+
 def test_too_few_customers_are_told(fill: Any, store_settings: Settings, tmp_path: Path) -> None:
     settings = fill(CONTENT)
     assert len(read_customers(settings, f"{SOURCE}&min_rows=2", CONTRACT, HORIZON)) == 2

@@ -18,7 +18,7 @@ from embedded.gateway import Endpoint, Gateway
 from embedded.ports import find_free_port
 
 # Answers every request with its own name, after a while if it is `slow`, with a status if it is a number; or
-# drops the connection if it is `reset`. It is always ready. If it is to `record`, it writes down what it is sent.
+# drops the connection if it is `reset`. It is always ready. If it is to `record`, it writes down what came.
 SERVER = """
 import asyncio, sys
 

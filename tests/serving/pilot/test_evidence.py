@@ -170,6 +170,21 @@ def test_answers_that_the_bundle_does_not_give_are_counted(
     assert evidence.mismatches == 50  # the canary's half
 
 
+def test_rows_that_cannot_be_scored_again_are_counted_and_no_harm(
+    world: World, match: Match, project: Project, progress: Progress
+) -> None:
+    collector = world.collect()
+    assert collector.count_unscored(match, progress) is None
+    for row in (2, 3, 4):  # 2 and 4 are the canary's
+        world.rows[row] = {**world.rows[row], "monthly_charges": -5.0}
+    world.ask(range(100))
+    _, evidence, problem = collector.gather(match, project, progress, None, NOW)
+    assert (problem, evidence.mismatches) == (None, 0)
+    assert collector.count_unscored(match, progress) == 2
+    assert evidence.differences is not None
+    assert len(evidence.differences) == 97
+
+
 def test_what_came_before_the_canary_or_from_others_is_left_out(
     world: World, match: Match, project: Project, progress: Progress
 ) -> None:

@@ -78,6 +78,22 @@ def test_a_reference_and_its_rows_as_a_window_are_alike(
             np.testing.assert_array_equal(values, window.columns[name])
 
 
+def test_truth_values_that_were_logged_as_numbers_are_no_change() -> None:
+    columns = [
+        {"name": "id", "role": "id", "type": "string"},
+        {"name": "left", "role": "label", "type": "boolean"},
+        {"name": "paid", "type": "boolean", "nullable": True},
+    ]
+    contract = Contract.model_validate({"columns": columns})
+
+    def read(*values: Any) -> list[Any]:
+        sample = make_sample({"paid": to_objects([*values])}, [0.5] * len(values), None, contract, "inputs")
+        return list(sample.columns["paid"])
+
+    assert read(1.0, 0, None, float("nan")) == read(True, False, None, None)
+    assert read(np.True_, pd.NA, 2) == ["true", MISSING_CATEGORY, "2"]
+
+
 def test_kinds(make_reference: Callable[..., Reference]) -> None:
     inputs, outcomes = make_reference("inputs"), make_reference("outcomes")
     assert inputs.kinds == {
