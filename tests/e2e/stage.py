@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from embedded.leftovers import find_leftovers
 from embedded.program import ALIVE, ProgramState
 from embedded.supervisor import Supervisor
 from tenure.bundle import Bundle, load_bundle, write_bundle
+from tenure.canonical import dump_canonical
 from tenure.partition import Part, assign_parts
 from tenure.project import Project, load_project
 from tenure.scorer import Scorer
@@ -190,6 +192,20 @@ class Stage:
     def _stable_uri(service: dict[str, Any]) -> str:
         return str(service["spec"]["predictor"]["model"]["storageUri"])
 
+    def prove(self, difference: float | None = None, **rollout: Any) -> None:
+        """Say what a roll-out says of its canary once it has proven it: from now on the pilot judges it.
+
+        `rollout` replaces keys of that section of the project.
+        """
+        settings = {"steps": [20, 50], "min_requests": 300, "tolerance": {"errors": 0.05, "latency": 0.4}}
+        project = load_project(self.write_project(rollout={**settings, **rollout}))
+        data = dump_canonical(project.model_dump(mode="json"))
+        uri = names.project_uri(self.settings.s3_bucket, hashlib.sha256(data).hexdigest())
+        self.store.put_bytes(data, uri)
+        proven = json.dumps({"digest": self.new.digest, "difference": difference})
+        marks = {names.PROJECT_URI: uri, names.PROVEN: proven}
+        self.services.inference.patch(self.name, {"metadata": {"annotations": marks}})
+
     def remove(self) -> None:
         """Take the service away, and wait until its processes are gone too."""
         if self.services.inference.find(self.name) is not None:
@@ -213,6 +229,10 @@ class Stage:
 
     def annotations(self) -> dict[str, str]:
         return dict(self.read()["metadata"].get("annotations") or {})
+
+    def read_transition(self) -> dict[str, Any]:
+        """Return the last transition, with its evidence; empty before the first."""
+        return dict(json.loads(self.annotations().get(names.TRANSITION, "{}")))
 
     def read_weights(self) -> dict[str, int]:
         """Return the weights by Service that the gateway has accepted; empty until it has."""

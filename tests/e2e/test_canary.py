@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -12,24 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from clients import names
-from tenure.canonical import dump_canonical
-from tenure.project import load_project
-
-
-def prove(stage: Any, difference: float | None = None, **rollout: Any) -> None:
-    """Say what a roll-out says of its canary once it has proven it."""
-    settings = {"steps": [20, 50], "min_requests": 300, "tolerance": {"errors": 0.05, "latency": 0.4}}
-    project = load_project(stage.write_project(rollout={**settings, **rollout}))
-    data = dump_canonical(project.model_dump(mode="json"))
-    uri = names.project_uri(stage.settings.s3_bucket, hashlib.sha256(data).hexdigest())
-    stage.store.put_bytes(data, uri)
-    proven = json.dumps({"digest": stage.new.digest, "difference": difference})
-    marks = {names.PROJECT_URI: uri, names.PROVEN: proven}
-    stage.services.inference.patch(stage.name, {"metadata": {"annotations": marks}})
-
-
-def read_last(stage: Any) -> dict[str, Any]:
-    return dict(json.loads(stage.annotations().get(names.TRANSITION, "{}")))
 
 
 def is_promoted(stage: Any) -> bool:
@@ -59,13 +40,13 @@ def hinder(pid: int) -> Iterator[None]:
 
 def test_harmless_canary_is_promoted_without_anybody(stage: Any) -> None:
     stage.set_up(percent=20)
-    prove(stage)
+    stage.prove()
     with stage.load(rate=300) as load:
         stage.wait_until(lambda: is_promoted(stage), 90)
         load.pass_by(200)
     report = load.stop()
     assert not report.failures, report.explain()
-    last = read_last(stage)
+    last = stage.read_transition()
     assert (last["outcome"], last["shares"]) == ("promoted", {stage.new.version: 100})
     assert last["reason"].startswith("no harm found")
     assert {one["name"] for one in last["evidence"]["signals"]} >= {"errors", "latency"}
@@ -74,12 +55,12 @@ def test_harmless_canary_is_promoted_without_anybody(stage: Any) -> None:
 def test_slow_canary_is_taken_back_with_its_evidence(stage: Any) -> None:
     stage.set_up(percent=20)
     pid = stage.find_pid(stage.canary)
-    prove(stage, min_requests=100_000)
+    stage.prove(min_requests=100_000)
     with stage.load(rate=200) as load, hinder(pid):
         stage.wait_until(lambda: not stage.read()["spec"].get("canary"), 90)
     report = load.stop()
     assert not report.failures, report.explain()
-    last = read_last(stage)
+    last = stage.read_transition()
     assert (last["outcome"], last["shares"]) == ("rolled_back", {stage.old.version: 100})
     harms = {one["name"] for one in last["evidence"]["signals"] if one["harm"]}
     assert harms & {"latency", "errors"}
@@ -88,9 +69,9 @@ def test_slow_canary_is_taken_back_with_its_evidence(stage: Any) -> None:
 
 def test_dark_launch_is_judged_before_any_customer_is_served(stage: Any) -> None:
     stage.set_up(percent=0)
-    prove(stage, mirror_percent=50, mirror_requests=300, promotion="manual")
+    stage.prove(mirror_percent=50, mirror_requests=300, promotion="manual")
     with stage.load(rate=300) as load:
-        stage.wait_until(lambda: read_last(stage).get("outcome") == "advanced", 90)
+        stage.wait_until(lambda: stage.read_transition().get("outcome") == "advanced", 90)
         dark = load.snapshot() if hasattr(load, "snapshot") else None
         load.pass_by(200)
     report = load.stop()
@@ -112,14 +93,14 @@ def test_logged_scores_are_judged_and_the_ledger_tells_what_was_live(stage: Any)
         predictor["logger"] = {"mode": "all", "url": names.events_url(url, stage.name, version)}
     stage.services.inference.patch(stage.name, {"spec": service["spec"]})
     stage.wait_for_weights({stage.canary: 20})
-    prove(stage, difference=0.0)
+    stage.prove(difference=0.0)
     before, after = stage.old.version, stage.new.version
     with stage.load(rate=150) as load:
         stage.wait_until(lambda: is_promoted(stage), 120)
         load.pass_by(200)
     report = load.stop()
     assert not report.failures, report.explain()
-    last = read_last(stage)
+    last = stage.read_transition()
     signals = {one["name"]: one for one in last["evidence"]["signals"]}
     assert set(signals) >= {"errors", "latency", "score", "mismatch"}
     assert signals["mismatch"]["estimate"] == 0
