@@ -47,7 +47,7 @@ VICTIMS = ("detector", "pilot", "kubernetes", "runs")
 
 # As little as shows the loop: every decision is made, on as few customers as it can be made on.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "training": {"trials": 2, "folds": 2, "max_rounds": 40},
+    "training": {"trials": 1, "folds": 2, "max_rounds": 40},
     "evaluation": {"bootstrap": 100, "min_slice_rows": 1000},
     "gate": {"margin": 0.5, "floors": {}, "slice_margin": 1.0, "baseline_margin": 1.0},
     "rollout": {
