@@ -113,11 +113,11 @@ class Champions:
         try:
             digest = names.digest_of(uri)
         except ValueError as error:
-            raise RefusedError(f"{metadata['name']}: {error}: roll it out with `tenure run`") from error
+            raise RefusedError(f"{error}: roll it out with `tenure run`") from error
         project_uri = (metadata.get("annotations") or {}).get(names.PROJECT_URI)
         if project_uri is None:
             raise RefusedError(
-                f"{metadata['name']}: waits for a roll-out to say which project it serves "
+                "waits for a roll-out to say which project it serves "
                 f"(annotation {names.PROJECT_URI})"
             )
         project = _keep(self._projects, project_uri, lambda: self._load_project(project_uri))
