@@ -1,4 +1,4 @@
-"""The detector's address: where outcomes are reported."""
+"""The detector's address: where outcomes and transitions are reported."""
 
 from __future__ import annotations
 
@@ -25,12 +25,17 @@ class Refusal:
 
 
 class Detector:
-    """Reports to the detector; use it as a context manager. Not thread-safe."""
+    """Reports to the detector; use it as a context manager. Not thread-safe.
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    Args:
+        url: Its address.
+        timeout: Seconds that it may take to answer.
+    """
+
+    def __init__(self, url: str, timeout: float = _TIMEOUT) -> None:
+        self._url = url.rstrip("/")
         # It is this machine's or this cluster's: a proxy from the environment cannot reach it.
-        self._client = httpx.Client(base_url=url, timeout=_TIMEOUT, trust_env=False)
+        self._client = httpx.Client(base_url=self._url, timeout=timeout, trust_env=False)
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
@@ -62,19 +67,36 @@ class Detector:
             UnreachableError: The detector does not answer, or cannot write: nothing is acknowledged.
             RefusedError: It does not understand the whole.
         """
+        answer = self._post("/labels", list(labels), "labels")
+        return [Refusal(one["row"], one["field"], one["message"]) for one in answer.json()["refused"]]
+
+    def post_transitions(self, transitions: Sequence[Mapping[str, Any]]) -> None:
+        """Have the ledger remember what the pilot did. The same again changes nothing.
+
+        Args:
+            transitions: Each with id, service, at (microseconds since 1970), outcome, shares, reason and
+                evidence.
+
+        Raises:
+            UnreachableError: The detector does not answer, or cannot write: nothing is acknowledged.
+            RefusedError: It does not take them.
+        """
+        self._post("/transitions", list(transitions), "transitions")
+
+    def _post(self, path: str, rows: list[Mapping[str, Any]], what: str) -> httpx.Response:
         try:
-            answer = self._client.post("/labels", json=list(labels))
+            answer = self._client.post(path, json=rows)
         except httpx.HTTPError as error:
             raise UnreachableError(
                 f"the detector at {self._url} does not answer ({type(error).__name__}): does it run "
                 "(`tenure status`)?"
             ) from error
-        if answer.status_code >= 500:
+        if answer.status_code >= 500 or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
             raise UnreachableError(
                 f"the detector at {self._url} answers {answer.status_code}: {answer.text[:_SHOWN]}; try again"
             )
-        if answer.status_code >= 400:
+        if not answer.is_success:
             raise RefusedError(
-                f"the detector at {self._url} refuses labels: {answer.status_code}: {answer.text[:_SHOWN]}"
+                f"the detector at {self._url} refuses {what}: {answer.status_code}: {answer.text[:_SHOWN]}"
             )
-        return [Refusal(one["row"], one["field"], one["message"]) for one in answer.json()["refused"]]
+        return answer

@@ -20,9 +20,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from clients import names
+from clients.detector import Detector
+from clients.errors import UnreachableError
 from clients.inference import build_request
 from clients.settings import Settings
-from console.errors import FAILED, ConsoleError
 from tenure.project import Project
 from tenure.simulation.stream import Visit
 
@@ -236,10 +237,7 @@ class Player:
         if self._settings.detector_url is None:
             return
         backoff = _TICK
-        # The detector is this machine's or this cluster's: a proxy from the environment cannot reach it.
-        with httpx.Client(
-            base_url=self._settings.detector_url, timeout=_TIMEOUT, trust_env=False
-        ) as detector:
+        with Detector(self._settings.detector_url, timeout=_TIMEOUT) as detector:
             while not self._leave.is_set() and not (self._is_quiet() and not self._due):
                 batch = self._pop_due()
                 kept = not batch or self._post(detector, [label for _, _, label in batch])
@@ -265,22 +263,14 @@ class Player:
         """Say whether nothing is sent any more and every request has its answer."""
         return self._done.is_set() and self.answered + self.failed >= self.sent
 
-    def _post(self, detector: httpx.Client, batch: list[dict[str, Any]]) -> bool:
+    def _post(self, detector: Detector, batch: list[dict[str, Any]]) -> bool:
         """Post outcomes; returns whether the detector keeps them (or never will)."""
         try:
-            answer = detector.post("/labels", json=batch)
-        except httpx.TransportError as error:
-            self.sink_problem = f"the detector does not answer ({type(error).__name__})"
+            refused = detector.post_labels(batch)
+        except UnreachableError as error:
+            self.sink_problem = str(error)
             return False
-        if answer.status_code >= 500:
-            self.sink_problem = f"the detector answers {answer.status_code}: {answer.text[:_SHOWN]}"
-            return False
-        if answer.status_code >= 400:
-            raise ConsoleError(
-                f"the detector refuses outcomes: {answer.status_code}: {answer.text[:_SHOWN]}", FAILED
-            )
         self.sink_problem = None
-        refused = answer.json()["refused"]
-        self.labels_refused += [f"{one['field']}: {one['message']}" for one in refused]
+        self.labels_refused += [f"{one.field}: {one.message}" for one in refused]
         self.labels_sent += len(batch) - len(refused)
         return True

@@ -9,12 +9,14 @@ from functools import partial
 from threading import Event
 
 from clients.announcement import Announcer
+from clients.detector import Detector
 from clients.notification import Notifier
 from clients.services import Services
 from clients.settings import Settings, load_settings
 from clients.store import Store
 from clients.tracking import Tracking
-from serving.pilot.evidence import Collector, Ledger
+from serving.pilot.comparison import Ledger
+from serving.pilot.evidence import Collector
 from serving.pilot.gateway import Gateway
 from serving.pilot.metrics import Metrics
 from serving.pilot.navigator import Navigator
@@ -44,7 +46,7 @@ def main() -> None:
     store, alarm, metrics, health = Store.connect(settings), Notifier.connect(settings), Metrics(), Health()
     recorder = Recorder(
         Tracking.connect(settings),
-        Sink(settings.detector_url) if settings.detector_url else None,
+        Sink(Detector(settings.detector_url, timeout=10.0)) if settings.detector_url else None,
         Announcer(cluster.inference),
         alarm,
     )

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
-import httpx
-
 from clients import names
-from clients.errors import ClientError, RefusedError, UnreachableError
+from clients.detector import Detector
+from clients.errors import ClientError, RefusedError
+from clients.ledger.instant import to_us
 from clients.tracking import CHALLENGER, CHAMPION, Tracking, Version
 from serving.pilot.journal import Transition, identify, read_unrecorded
 from serving.pilot.navigator import Alarm
@@ -48,13 +48,11 @@ class Sink:
     """The detector, which alone writes the ledger.
 
     Args:
-        url: Its address.
+        detector: Its client.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = f"{url.rstrip('/')}/transitions"
-        # The detector is this machine's or this cluster's: a proxy from the environment cannot reach it.
-        self._http = httpx.Client(timeout=10.0, trust_env=False)
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
 
     def post(self, identity: str, service: str, transition: Transition) -> None:
         """Write a transition into the ledger; the same twice is one row.
@@ -63,27 +61,17 @@ class Sink:
             UnreachableError: The detector does not answer, or cannot write now.
             RefusedError: It does not take the transition.
         """
+        told = ("at", "outcome", "shares", "reason")
         row = {
             "id": identity,
             "service": service,
-            "at": int(datetime.fromisoformat(transition["at"]).timestamp() * 1_000_000),
+            "at": to_us(datetime.fromisoformat(transition["at"])),
             "outcome": transition["outcome"],
             "shares": transition["shares"],
             "reason": transition.get("reason", ""),
-            "evidence": {
-                key: value
-                for key, value in transition.items()
-                if key not in ("at", "outcome", "shares", "reason")
-            },
+            "evidence": {key: value for key, value in transition.items() if key not in told},
         }
-        try:
-            answer = self._http.post(self._url, json=[row])
-        except httpx.HTTPError as error:
-            raise UnreachableError(f"{self._url}: no answer ({error}). Does the detector run?") from error
-        if answer.status_code >= 500 or answer.status_code == 429:
-            raise UnreachableError(f"{self._url}: status {answer.status_code}: {answer.text[:200]}")
-        if not answer.is_success:
-            raise RefusedError(f"{self._url}: status {answer.status_code}: {answer.text[:200]}")
+        self._detector.post_transitions([row])
 
 
 class Recorder:

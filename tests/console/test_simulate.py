@@ -22,9 +22,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from clients.errors import RefusedError
 from clients.settings import Settings
 from console import fault
-from console.errors import ConsoleError
 from console.player import Answer, Player
 from console.simulate import measure_answers, summarise
 from tenure.project import Project, load_project
@@ -145,7 +145,7 @@ def test_a_detector_that_does_not_answer_gets_the_outcomes_later(world: Any, pro
 def test_a_refusal_of_outcomes_ends_the_player(world: Any, project: Project) -> None:
     world.state.detector_status = 400
     with (
-        pytest.raises(ConsoleError, match="refuses outcomes: 400"),
+        pytest.raises(RefusedError, match="refuses labels: 400"),
         Player(world.settings, project, make_visits(project), rate=500, day_seconds=0, limit=20) as player,
     ):
         poll(lambda: not player.sending and not player.labels_waiting, "the end")

@@ -1,0 +1,90 @@
+"""The detector's client against a real HTTP server."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from clients.detector import Detector, Refusal
+from clients.errors import RefusedError, SettingsError, UnreachableError
+from clients.settings import Settings
+
+
+class Server(ThreadingHTTPServer):
+    """Answers every request alike, and remembers it."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.status = 200
+        self.document: dict[str, Any] = {}
+        self.asked: list[tuple[str, Any]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.asked.append((self.path, json.loads(body)))
+        answer = json.dumps(self.server.document).encode()
+        self.send_response(self.server.status)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_labels_are_posted_and_refusals_returned(server: Server) -> None:
+    server.document = {"accepted": 1, "refused": [{"row": 1, "field": "outcome", "message": "is empty"}]}
+    labels = [{"customer_id": "a"}, {"customer_id": "b"}]
+    with Detector(server.url + "/") as detector:
+        assert detector.post_labels(labels) == [Refusal(1, "outcome", "is empty")]
+    assert server.asked == [("/labels", labels)]
+
+
+def test_transitions_are_posted(server: Server) -> None:
+    with Detector(server.url) as detector:
+        detector.post_transitions([{"id": "1"}])
+    assert server.asked == [("/transitions", [{"id": "1"}])]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(503, UnreachableError), (429, UnreachableError), (400, RefusedError)]
+)
+def test_what_is_not_kept_is_an_error(server: Server, status: int, error: type[Exception]) -> None:
+    server.status = status
+    with Detector(server.url) as detector, pytest.raises(error, match=str(status)):
+        detector.post_transitions([{"id": "1"}])
+
+
+def test_nobody_there(server: Server) -> None:
+    url = server.url
+    server.server_close()
+    with Detector(url, timeout=2) as detector, pytest.raises(UnreachableError, match="does not answer"):
+        detector.post_labels([])
+
+
+def test_none_configured(store_settings: Settings) -> None:
+    with pytest.raises(SettingsError, match="TENURE_DETECTOR_URL"):
+        Detector.connect(store_settings.model_copy(update={"detector_url": None}))
