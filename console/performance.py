@@ -10,8 +10,8 @@ import numpy as np
 
 from clients.ledger.reader import Ledger
 from tenure.bootstrap import Interval
-from tenure.contract import Contract, Type
 from tenure.errors import EvaluationError
+from tenure.outcome import encode_outcomes
 from tenure.performance import measure_performance
 from tenure.project import Project
 
@@ -57,18 +57,10 @@ def measure_phases(ledger: Ledger, project: Project, phases: list[Phase], as_of:
         )
         for version in dict.fromkeys(rows["version"]):
             chosen = rows[rows["version"] == version]
-            left = read_outcomes(chosen["outcome"], project.contract)
+            left = encode_outcomes(chosen["outcome"], project.contract)
             scores = chosen["score"].to_numpy(np.float64)
             found.append(_measure(phase.name, str(version), scores, left))
     return found
-
-
-def read_outcomes(outcomes: Any, contract: Contract) -> Any:
-    """Return the ledger's outcomes as 1 for leaving and 0 for staying, shape [rows]."""
-    label = contract.label
-    positive = "true" if label.type is Type.BOOLEAN else label.positive
-    values = [str(value).lower() if label.type is Type.BOOLEAN else value for value in outcomes]
-    return np.array([float(value == positive) for value in values])
 
 
 def _measure(phase: str, version: str, scores: Any, left: Any) -> Measured:

@@ -13,6 +13,10 @@ from typing import Any
 from tenure.contract import Type
 from tenure.encoding import Feature, ValueProblem
 
+TRUE_TEXTS = frozenset({"1", "true", "t", "yes", "y"})
+FALSE_TEXTS = frozenset({"0", "false", "f", "no", "n"})
+"""What texts of files and labels say as truth values, in small letters."""
+
 
 def takes_empty_for_missing(feature: Feature) -> bool:
     """Whether the empty string says that a column's value is not known: unless training knew it otherwise."""

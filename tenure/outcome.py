@@ -1,14 +1,21 @@
-"""Which outcome belongs to a prediction, as of any moment."""
+"""Which outcome belongs to a prediction, as of any moment, and what it says."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tenure.contract import Type
+from tenure.normalisation import TRUE_TEXTS
+
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
+
+    from tenure.contract import Contract
 
 Array = np.ndarray[Any, Any]
 
@@ -62,6 +69,17 @@ def join_outcomes(
         {"outcome": outcomes, "matured_at": pd.Series(matured).dt.tz_localize("UTC").array},
         index=predictions.index,
     )
+
+
+def encode_outcomes(outcomes: Iterable[str], contract: Contract) -> NDArray[np.float64]:
+    """Return 1 for those who left and 0 for the others, shape [rows].
+
+    A boolean label's outcomes are texts here, and mean what they would mean in a file to train on.
+    """
+    label = contract.label
+    if label.type is Type.BOOLEAN:
+        return np.array([float(outcome.strip().lower() in TRUE_TEXTS) for outcome in outcomes])
+    return np.array([float(outcome == label.positive) for outcome in outcomes])
 
 
 def _sort(codes: Array, true_at: Array, known_at: Array, values: Array) -> Array:

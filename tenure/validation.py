@@ -15,6 +15,7 @@ import pandas as pd
 
 from tenure.contract import Column, Contract, Role, Type, Unseen
 from tenure.errors import ContractError, TooManyBadRowsError
+from tenure.normalisation import FALSE_TEXTS, TRUE_TEXTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,8 +24,6 @@ BAD_COLUMNS = ("row", "id", "column", "rule", "value")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _SHOWN_CHARACTERS = 200
 _SHOWN_WARNINGS = 100
-_TRUE = frozenset({"1", "true", "t", "yes", "y"})
-_FALSE = frozenset({"0", "false", "f", "no", "n"})
 # pandera's own names for what its flags check
 _RULES = {"not_nullable": "missing", "field_uniqueness": "duplicate"}
 
@@ -246,9 +245,9 @@ def _read_boolean(value: Any) -> bool:
     if isinstance(value, bool | np.bool_):
         return bool(value)
     text = value.strip().lower() if isinstance(value, str) else None
-    if text in _TRUE or (text is None and value == 1):
+    if text in TRUE_TEXTS or (text is None and value == 1):
         return True
-    if text in _FALSE or (text is None and value == 0):
+    if text in FALSE_TEXTS or (text is None and value == 0):
         return False
     raise ValueError(value)
 

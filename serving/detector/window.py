@@ -13,6 +13,7 @@ import numpy as np
 
 from tenure.drift.monitor import Window
 from tenure.drift.reference import Family, make_sample
+from tenure.outcome import encode_outcomes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,8 +172,8 @@ class Cutter:
             until=frame["time"].max().to_pydatetime() + timedelta(microseconds=1),
             after_seq=int(frame["seq"].iloc[0]) - 1,
         )
-        positive = champion.bundle.contract.label.positive or "true"
-        left = dict(zip(known["seq"], known["outcome"] == positive, strict=True))
+        encoded = encode_outcomes(known["outcome"], champion.bundle.contract)
+        left = dict(zip(known["seq"], encoded, strict=True))
         return np.array([float(left.get(seq, np.nan)) for seq in frame["seq"]])
 
     def _build(self, frame: pd.DataFrame, outcomes: NDArray[np.float64] | None) -> Cut:

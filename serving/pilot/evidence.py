@@ -10,26 +10,23 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clients.errors import ClientError
+from serving.pilot.comparison import Floats, Ledger, Match, read_outcomes
 from serving.pilot.gateway import CANARY, STABLE, Backend, count, to_traffic
 from tenure.errors import BundleError
-from tenure.judgement import Evidence, Progress, compute_profits
+from tenure.judgement import Evidence, Progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tenure.contract import Contract
     from tenure.project import Project
 
 logger = logging.getLogger("tenure.pilot")
-
-Floats = NDArray[np.float64]
 
 TOLERANCE = 1e-6
 """By how much a logged score may differ from the bundle's own."""
@@ -44,60 +41,11 @@ OUTCOMES_SECONDS = 10.0
 """How often matured outcomes are looked for."""
 
 
-class Ledger(Protocol):
-    """The part of `clients.ledger.reader.Ledger` that the pilot needs."""
-
-    def read_predictions(
-        self,
-        service: str,
-        version: str | None = None,
-        *,
-        after_seq: int = 0,
-        since: datetime | None = None,
-        limit: int | None = None,
-    ) -> pd.DataFrame:
-        """Return predictions, oldest first."""
-
-    def read_outcomes(
-        self,
-        service: str,
-        *,
-        as_of: datetime,
-        horizon: timedelta,
-        version: str | None = None,
-        since: datetime | None = None,
-    ) -> pd.DataFrame:
-        """Return the predictions whose outcome is known."""
-
-
 class Scores(Protocol):
     """The part of `serving.pilot.scoring.Rescorer` that evidence needs."""
 
     def score(self, uri: str, rows: list[Mapping[str, Any]]) -> Floats:
         """Return a bundle's scores of rows; NaN for a row that it refuses."""
-
-
-@dataclass(frozen=True)
-class Match:
-    """A canary and what it is compared with.
-
-    Attributes:
-        service: The InferenceService's name.
-        canary: Version of the canary.
-        canary_uri: Where its bundle is.
-        stable: Version of the stable model.
-        stable_uri: Where that bundle is.
-        expected: What evaluation found for the difference of mean scores; None if it is not known.
-        logged: Whether both log what they answer.
-    """
-
-    service: str
-    canary: str
-    canary_uri: str
-    stable: str
-    stable_uri: str
-    expected: float | None
-    logged: bool
 
 
 @dataclass
@@ -224,7 +172,7 @@ class Collector:
             self._compare(rows, frame, match)
             rows.seq = int(frame["seq"].iloc[-1])
         if self._clock() - rows.outcomes_at >= OUTCOMES_SECONDS:
-            self._read_outcomes(self._ledger, rows, match, project, progress, now)
+            rows.residuals, rows.profits = read_outcomes(self._ledger, match, project, progress.began, now)
             rows.outcomes_at = self._clock()
 
     def _compare(self, rows: _Rows, frame: pd.DataFrame, match: Match) -> None:
@@ -273,35 +221,6 @@ class Collector:
             differences = differences[~np.isnan(differences)]
             rows.differences.append(differences)
             rows.compared += len(differences)
-
-    @staticmethod
-    def _read_outcomes(
-        ledger: Ledger, rows: _Rows, match: Match, project: Project, progress: Progress, now: datetime
-    ) -> None:
-        residuals, profits = [], []
-        for version in (match.canary, match.stable):
-            frame = ledger.read_outcomes(
-                match.service,
-                as_of=now,
-                horizon=timedelta(days=project.labels.horizon_days),
-                version=version,
-                since=progress.began,
-            )
-            # One row for each customer, the first: those of one customer share their outcome.
-            frame = frame.sort_values(["matured_at", "seq"], kind="stable").drop_duplicates("customer_id")
-            left = encode_outcomes(list(frame["outcome"]), project.contract)
-            scores = frame["score"].to_numpy(dtype=np.float64)
-            residuals.append(left - scores)
-            profits.append(compute_profits(scores, frame["churn"].to_numpy(dtype=bool), left, project.value))
-        rows.residuals, rows.profits = (residuals[0], residuals[1]), (profits[0], profits[1])
-
-
-def encode_outcomes(outcomes: list[str], contract: Contract) -> Floats:
-    """Return 1 for those who left and 0 for the others, shape [rows]."""
-    positive = contract.label.positive
-    if positive is None:
-        return np.array([float(outcome.lower() == "true") for outcome in outcomes])
-    return np.array([float(outcome == positive) for outcome in outcomes])
 
 
 def _key(match: Match, progress: Progress) -> tuple[str, str, datetime]:

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from clients import names
 from clients.errors import ClientError
-from serving.pilot.evidence import Collector, Match
+from serving.pilot.comparison import Match
+from serving.pilot.evidence import Collector
 from serving.pilot.flight import (
     Flight,
     Proven,

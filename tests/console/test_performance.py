@@ -14,8 +14,7 @@ from rich.console import Console
 
 from console import display
 from console.ending import print_measured
-from console.performance import Phase, measure_phases, read_outcomes
-from tenure.contract import Contract
+from console.performance import Phase, measure_phases
 from tenure.project import load_project
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,15 +66,3 @@ def test_each_version_is_measured_in_each_phase(monkeypatch: pytest.MonkeyPatch)
         ["after", "old", "50"],
         ["after", "new", "200"],
     ]
-
-
-def test_outcomes_of_a_boolean_label_are_read_too() -> None:
-    columns = [
-        {"name": "id", "role": "id", "type": "string"},
-        {"name": "left", "role": "label", "type": "boolean"},
-        {"name": "x", "type": "float"},
-    ]
-    contract = Contract.model_validate({"columns": columns})
-    assert read_outcomes(["true", "false", "True"], contract).tolist() == [1, 0, 1]
-    telco = load_project(ROOT / "projects" / "telco.yaml").contract
-    assert read_outcomes(["Yes", "No"], telco).tolist() == [1, 0]

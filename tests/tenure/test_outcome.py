@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenure.outcome import join_outcomes
+from tenure.contract import Column, Contract, Role, Type
+from tenure.outcome import encode_outcomes, join_outcomes
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HORIZON = timedelta(days=10)
@@ -123,3 +124,20 @@ def test_many_labels_of_one_customer_are_quick() -> None:
     known: list[Known] = [("a", "Yes", number % 31, number % 29) for number in range(3_000)]
     rows: list[tuple[str | None, int]] = [("a", number % 25) for number in range(3_000)]
     assert join(rows, known, 30)["outcome"].notna().all()
+
+
+def make_contract(label: Column) -> Contract:
+    name = Column(name="id", role=Role.ID, type=Type.STRING)
+    return Contract(columns=(name, label, Column(name="age", type=Type.INTEGER)))
+
+
+def test_outcomes_are_the_labels_values() -> None:
+    contract = make_contract(Column(name="churn", role=Role.LABEL, type=Type.STRING, positive="Yes"))
+    assert encode_outcomes(["Yes", "No", "yes"], contract).tolist() == [1.0, 0.0, 0.0]
+    assert encode_outcomes([], contract).shape == (0,)
+
+
+def test_outcomes_of_a_truth_value_are_read_as_in_a_file() -> None:
+    contract = make_contract(Column(name="left", role=Role.LABEL, type=Type.BOOLEAN))
+    outcomes = ["true", "True", "1", " yes", "false", "0", "No"]
+    assert encode_outcomes(outcomes, contract).tolist() == [1.0] * 4 + [0.0] * 3

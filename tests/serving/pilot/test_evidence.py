@@ -18,7 +18,8 @@ from clients.ledger.reader import Ledger
 from serving.detector.migration import migrate
 from serving.detector.records import Label, Request, Response
 from serving.detector.writer import Writer
-from serving.pilot.evidence import Collector, Match, encode_outcomes
+from serving.pilot.comparison import Match
+from serving.pilot.evidence import Collector
 from serving.pilot.scoring import Rescorer
 from tenure.bundle import Bundle, load_bundle, write_bundle
 from tenure.judgement import Progress
@@ -246,7 +247,3 @@ def test_rows_that_a_bundle_refuses_have_no_score(world: World, bundles: tuple[B
     found = world.rescorer.score(f"s3://tenure/bundles/{bundles[0].digest}", [bad, world.rows[1]])
     assert np.isnan(found[0])
     assert found[1] == pytest.approx(world.scores[0][1], abs=1e-12)
-
-
-def test_outcomes_are_the_contract_s_label_values(project: Project) -> None:
-    assert encode_outcomes(["Yes", "No", "Yes"], project.contract).tolist() == [1.0, 0.0, 1.0]
