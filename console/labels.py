@@ -18,7 +18,7 @@ from clients.settings import Settings, load_settings
 from clients.store import Store
 from console import display
 from console.errors import BAD_INPUT, ConsoleError
-from console.options import DEFAULT_PROJECT, Json, ProjectFile
+from console.options import DEFAULT_PROJECT, Json, ProjectFile, ServiceName
 from tenure.contract import Column, Contract, Role, Type
 from tenure.outcome import join_outcomes
 from tenure.project import load_project
@@ -49,9 +49,7 @@ _CONTRACT = Contract(
 def add(
     file: Annotated[str, typer.Argument(help="A .csv or .parquet file, or s3://bucket/key of one.")],
     project: ProjectFile = DEFAULT_PROJECT,
-    service: Annotated[
-        str, typer.Option(help="The InferenceService; by default the project's.", show_default=False)
-    ] = "",
+    service: ServiceName = "",
     as_json: Json = False,
 ) -> None:
     """Report outcomes: columns customer_id, outcome, true_at and, unless it is now, known_at.
@@ -97,9 +95,7 @@ def add(
 def show(
     customer: Annotated[str, typer.Argument(help="The customer's id.")],
     project: ProjectFile = DEFAULT_PROJECT,
-    service: Annotated[
-        str, typer.Option(help="The InferenceService; by default the project's.", show_default=False)
-    ] = "",
+    service: ServiceName = "",
     limit: Annotated[int, typer.Option(min=1, help="Predictions to show at most, the newest.")] = 20,
     as_json: Json = False,
 ) -> None:

@@ -19,4 +19,7 @@ ProjectFile = Annotated[
         dir_okay=False,
     ),
 ]
+ServiceName = Annotated[
+    str, typer.Option("--service", help="The InferenceService; by default the project's.", show_default=False)
+]
 DEFAULT_PROJECT = Path("projects/telco.yaml")

@@ -101,7 +101,7 @@ def promote(project: ProjectFile = DEFAULT_PROJECT, timeout: Wait = 60, as_json:
     """Let the canary take over: all traffic first, then the InferenceService. No request is lost."""
     cluster, name, _ = _connect(project)
     state = _read(cluster, name)
-    canary = next((variant for variant in state.variants if variant.role == "canary"), None)
+    canary = _find_canary(state)
     if canary is None:
         raise ConsoleError(f"{name} has no canary to promote; a run of the pipeline makes one", REFUSED)
     _ask(cluster, name, names.PROMOTE, canary.name, {"promoted"}, timeout, as_json)
@@ -112,7 +112,7 @@ def rollback(project: ProjectFile = DEFAULT_PROJECT, timeout: Wait = 180, as_jso
     """Take the canary away; or, when there is none, bring back the version that was stable before."""
     cluster, name, _ = _connect(project)
     state = _read(cluster, name)
-    variant = next((one for one in state.variants if one.role == "canary"), state.variants[0])
+    variant = _find_canary(state) or state.variants[0]
     _ask(cluster, name, names.ROLLBACK, variant.name, {"rolled_back"}, timeout, as_json)
 
 
@@ -121,7 +121,7 @@ def abort(project: ProjectFile = DEFAULT_PROJECT, timeout: Wait = 60, as_json: J
     """Take the canary away. Unlike `rollback` it never touches the stable version."""
     cluster, name, _ = _connect(project)
     state = _read(cluster, name)
-    canary = next((variant for variant in state.variants if variant.role == "canary"), None)
+    canary = _find_canary(state)
     if canary is None:
         raise ConsoleError(
             f"{name} has no canary to take away; `tenure rollout rollback` brings the version before back",
@@ -140,6 +140,10 @@ def pause(project: ProjectFile = DEFAULT_PROJECT, as_json: Json = False) -> None
 def resume(project: ProjectFile = DEFAULT_PROJECT, as_json: Json = False) -> None:
     """Go on after a pause."""
     _set_pause(project, None, as_json)
+
+
+def _find_canary(state: State) -> Variant | None:
+    return next((variant for variant in state.variants if variant.role == "canary"), None)
 
 
 def _set_pause(project: Path, value: str | None, as_json: bool) -> None:
