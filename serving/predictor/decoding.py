@@ -13,24 +13,32 @@ stands for it, and the empty string in string columns (everywhere, unless traini
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from serving.predictor.conversion import (
+    INTEGERS,
+    Convert,
+    check_id,
+    check_integers,
+    check_strings,
+    convert_column,
+    make_converters,
+    shorten,
+)
 from serving.predictor.errors import RequestError
 from serving.predictor.tensors import Output, Request, Tensor, read_switch
 from tenure.contract import Column, Contract, Type
-from tenure.encoding import ValueProblem
-from tenure.featuriser import Feature, Featuriser
-from tenure.normalisation import drop_empties, read_boolean, takes_empty_for_missing
+from tenure.featuriser import Featuriser
+from tenure.normalisation import drop_empties, takes_empty_for_missing
 
 PROBABILITY, CHURN, REASONS = "churn_probability", "churn", "reasons"
 OUTPUTS = {PROBABILITY: "FP64", CHURN: "BOOL", REASONS: "BYTES"}
 DATATYPES = {Type.STRING: "BYTES", Type.FLOAT: "FP64", Type.INTEGER: "INT64", Type.BOOLEAN: "BOOL"}
 
-_INTEGERS = {"INT64": 64, "INT32": 32, "INT16": 16, "INT8": 8, "UINT32": -32, "UINT16": -16, "UINT8": -8}
 _FEW_NAMES = 12
 
 
@@ -68,9 +76,6 @@ class Query:
         return any(output.name == REASONS for output in self.wanted)
 
 
-Convert = Callable[[list[Any]], list[Any]]
-
-
 class Decoder:
     """Understands requests for one model. Instances are immutable and safe to share between threads.
 
@@ -91,11 +96,11 @@ class Decoder:
         self._id = contract.id
         self._max_rows = max_rows
         self._converters: dict[str, dict[str, Convert | None]] = {
-            feature.column.name: _make_converters(feature) for feature in featuriser.features
+            feature.column.name: make_converters(feature) for feature in featuriser.features
         }
-        self._converters[self._id.name] = {"BYTES": _check_strings}
+        self._converters[self._id.name] = {"BYTES": check_strings}
         if self._id.type is Type.INTEGER:
-            self._converters[self._id.name] |= dict.fromkeys(_INTEGERS, _check_integers)
+            self._converters[self._id.name] |= dict.fromkeys(INTEGERS, check_integers)
         self._empties = {
             feature.column.name for feature in featuriser.features if takes_empty_for_missing(feature)
         }
@@ -116,14 +121,14 @@ class Decoder:
             name = tensor.name
             converters = self._converters.get(name)
             if converters is None:
-                raise RequestError(f"{_shorten(name)}: {self._explain_extra(name)}")
+                raise RequestError(f"{shorten(name)}: {self._explain_extra(name)}")
             if name in columns:
                 raise RequestError(f"{name}: the tensor is there twice")
             try:
                 convert = converters[tensor.datatype]
             except KeyError:
                 raise RequestError(
-                    f"{name}: datatype {_shorten(tensor.datatype)!r}, expected {' or '.join(converters)}"
+                    f"{name}: datatype {shorten(tensor.datatype)!r}, expected {' or '.join(converters)}"
                 ) from None
             values = self._open(tensor)
             if len(values) != rows:
@@ -131,7 +136,7 @@ class Decoder:
                     raise RequestError(f"{name}: shape {tensor.shape}, but {first} has {rows} rows")
                 rows, first = len(values), name
             if convert is not None:
-                converted = _convert(name, convert, values)
+                converted = convert_column(name, convert, values)
                 altered = altered or converted is not values
                 values = converted
             columns[name] = values
@@ -177,7 +182,7 @@ class Decoder:
         if values is None:
             raise RequestError(f"{name}: has no data")
         if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
-            raise RequestError(f"{name}: shape {_shorten(shape)}, expected [n] or [n, 1]")
+            raise RequestError(f"{name}: shape {shorten(shape)}, expected [n] or [n, 1]")
         self._check_rows(shape[0], name)
         if len(values) != shape[0]:
             raise RequestError(f"{name}: shape {shape}, but there are {len(values)} values")
@@ -194,7 +199,7 @@ class Decoder:
             raise RequestError(f"{name}: has no rows")
         if rows > self._max_rows:
             raise RequestError(
-                f"{name}: has {_shorten(rows)} rows, at most {self._max_rows} go into a request: send several"
+                f"{name}: has {shorten(rows)} rows, at most {self._max_rows} go into a request: send several"
             )
 
     def _check_complete(self, columns: Mapping[str, object]) -> None:
@@ -207,9 +212,9 @@ class Decoder:
         """Refuse a V1 row with keys that are no feature; the customer's id is welcome."""
         for name in instance:
             if name not in self._converters:
-                raise RequestError(f"{_shorten(name)}: row {row}: {self._explain_extra(name)}")
+                raise RequestError(f"{shorten(name)}: row {row}: {self._explain_extra(name)}")
         if self._id.name in instance:
-            _convert(self._id.name, _check_id, [instance[self._id.name]], row)
+            convert_column(self._id.name, check_id, [instance[self._id.name]], row)
 
     def _explain_extra(self, name: str) -> str:
         return (
@@ -255,101 +260,14 @@ class Decoder:
         return tuple(wanted)
 
 
-class _RowProblem(Exception):  # noqa: N818 - never leaves this module
-    """What is wrong with the value in one row."""
-
-    def __init__(self, row: int, message: str) -> None:
-        super().__init__(message)
-        self.row = row
-
-
-def _convert(name: str, convert: Convert, values: list[Any], first: int = 0) -> list[Any]:
-    """Convert or check one column; `first` is the row of its first value."""
-    try:
-        return convert(values)
-    except _RowProblem as problem:
-        raise RequestError(f"{name}: row {first + problem.row}: {problem}") from None
-
-
-def _make_converters(feature: Feature) -> dict[str, Convert | None]:
-    """Return the datatypes that a column takes, with what must be done to their values (None: nothing).
-
-    The featuriser checks the type and range of every value, so most need nothing.
-    """
-    column = feature.column
-    if column.type is Type.STRING:
-        return {"BYTES": None}
-    if column.type is Type.BOOLEAN:
-        return {"BOOL": None, "FP64": _make_booleans} if column.nullable else {"BOOL": None}
-    integers: dict[str, Convert | None] = {
-        name: None if bits == 64 else _make_range_check(name, bits) for name, bits in _INTEGERS.items()
-    }
-    if column.type is Type.FLOAT:
-        return {"FP64": None, "FP32": None, **integers}
-    return {**integers, "FP64": None} if column.nullable else integers
-
-
-def _make_booleans(values: list[Any]) -> list[Any]:
-    """Turn 0, 1 and NaN into False, True and None."""
-    booleans: list[Any] = []
-    for row, value in enumerate(values):
-        try:
-            booleans.append(read_boolean(value))
-        except ValueProblem as problem:
-            raise _RowProblem(row, str(problem)) from None
-    return booleans
-
-
-def _make_range_check(datatype: str, bits: int) -> Convert:
-    """Return a check that whole numbers fit the datatype; `bits` is negative if it has no sign."""
-    low = 0 if bits < 0 else -(2 ** (bits - 1))
-    high = 2**-bits - 1 if bits < 0 else 2 ** (bits - 1) - 1
-
-    def check(values: list[Any]) -> list[Any]:
-        for row, value in enumerate(values):
-            if type(value) is int and not low <= value <= high:
-                raise _RowProblem(row, f"{_shorten(value)} does not fit {datatype}")
-        return values
-
-    return check
-
-
-def _check_strings(values: list[Any]) -> list[Any]:
-    for row, value in enumerate(values):
-        if not isinstance(value, str):
-            raise _RowProblem(row, f"{_shorten(value)!r} is not a string")
-    return values
-
-
-def _check_integers(values: list[Any]) -> list[Any]:
-    for row, value in enumerate(values):
-        if type(value) is not int:
-            raise _RowProblem(row, f"{_shorten(value)!r} is not a whole number")
-    return values
-
-
-def _check_id(values: list[Any]) -> list[Any]:
-    """Check ids of V1 rows, where the protocol has no datatypes."""
-    for row, value in enumerate(values):
-        if not isinstance(value, str) and type(value) is not int:
-            raise _RowProblem(row, f"{_shorten(value)!r} is not an id")
-    return values
-
-
 def _read_output(output: Output, binary: bool) -> Wanted:
     """Check one output that is asked for; `binary` is what the request says of all."""
     if output.name not in OUTPUTS:
-        raise RequestError(f"{_shorten(output.name)}: is not an output; those are {', '.join(OUTPUTS)}")
+        raise RequestError(f"{shorten(output.name)}: is not an output; those are {', '.join(OUTPUTS)}")
     if output.parameters is not None and output.parameters.get("classification"):
         raise RequestError(f"{output.name}: the classification extension is not supported")
     own = read_switch(output.parameters, "binary_data", output.name)
     return Wanted(output.name, binary if own is None else own)
-
-
-def _shorten(value: Any) -> Any:
-    """Return a value as it is if its text is short, else the text's beginning."""
-    text = str(value)
-    return value if len(text) <= 60 else text[:57] + "..."
 
 
 def _list(names: Sequence[str]) -> str:
