@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedded.kubernetes.errors import Cause
+from embedded.kubernetes.explanation import check_schema
 from embedded.kubernetes.schemas import (
     Backend,
     Filter,
@@ -17,7 +18,6 @@ from embedded.kubernetes.schemas import (
     InferenceService,
     Model,
     Namespace,
-    check_schema,
 )
 
 MODE_ANNOTATION = "serving.kserve.io/deploymentMode"
