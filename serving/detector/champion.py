@@ -117,8 +117,7 @@ class Champions:
         project_uri = (metadata.get("annotations") or {}).get(names.PROJECT_URI)
         if project_uri is None:
             raise RefusedError(
-                "waits for a roll-out to say which project it serves "
-                f"(annotation {names.PROJECT_URI})"
+                f"waits for a roll-out to say which project it serves (annotation {names.PROJECT_URI})"
             )
         project = _keep(self._projects, project_uri, lambda: self._load_project(project_uri))
         bundle = _keep(self._bundles, digest, lambda: self._load_bundle(uri, digest))
