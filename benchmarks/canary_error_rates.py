@@ -27,6 +27,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from _canary_chart import draw_chart
 
 from tenure.canary import Rollout, Tolerance
 from tenure.judgement import Evidence, Judgement, Progress, Traffic, compute_profits, judge
@@ -357,39 +358,6 @@ def summarise(scenario: Scenario, outcomes: list[Outcome]) -> None:
     )
 
 
-def draw_chart(results: dict[str, list[Outcome]], file: Path) -> None:
-    """Draw, for each harmful canary, which share was taken back after how many of its answers."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"svg.hashsalt": "tenure", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(7.2, 4.2), layout="constrained", facecolor="white")
-        axes = figure.subplots()
-        for index, (name, outcomes) in enumerate(results.items()):
-            taken = sorted(o.answers for o in outcomes if o.action == "rollback")
-            shares = np.arange(1, len(taken) + 1) / len(outcomes)
-            longest = max(o.answers for o in outcomes)
-            axes.step(
-                [1, *taken, longest],
-                [0, *shares, shares[-1] if taken else 0],
-                where="post",
-                label=name,
-                color=f"C{index}",
-                linestyle="--" if name.startswith("A/A") else "-",
-            )
-        axes.axhline(ALPHA, color="0.5", linewidth=0.8, linestyle=":")
-        axes.set(
-            xscale="log",
-            xlabel="answers of the canary",
-            ylabel="share of rollouts taken back",
-            ylim=(-0.02, 1.02),
-            title="When canaries are taken back",
-        )
-        axes.grid(alpha=0.25)
-        axes.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-        figure.savefig(file, metadata={"Date": None})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--null", type=int, default=1000, help="rollouts of harmless canaries")
@@ -412,7 +380,7 @@ def main() -> None:
                     f"{'':4s}a lower bound of errors or latency was ever above 0: {crossed:.1%} "
                     f"(allowed {2 * LEVEL:.0%})"
                 )
-    draw_chart(results, options.svg)
+    draw_chart(results, ALPHA, options.svg)
     print(f"{time.perf_counter() - started:.0f} s; curves in {options.svg}")
     worst = max(sum(o.action == "rollback" for o in results[s.name]) / options.null for s in NULLS)
     if worst > ALPHA:
