@@ -25,8 +25,8 @@ from clients import names
 from clients.services import Collection, Services
 from clients.settings import Settings, load_settings
 from clients.store import Store
-from clients.tracking import Tracking
-from components import ingest, tune, validate
+from clients.tracking import CHALLENGER, CHAMPION, Tracking
+from components import ingest, rollout, tune, validate
 from tenure.bundle import Bundle, load_bundle
 from tenure.project import Project, load_project
 from tenure.scorer import Scorer
@@ -286,3 +286,61 @@ def models(addresses: Settings, tmp_path_factory: pytest.TempPathFactory) -> tup
 def trained(models: tuple[Trained, Trained], settings: Settings) -> tuple[Trained, Trained]:
     """The two models, with the addresses in the environment."""
     return models
+
+
+@dataclass
+class Stage:
+    """One project whose two models can be rolled out."""
+
+    first: Any
+    second: Any
+    service: str
+    text: str
+    services: Collection
+    tracking: Tracking
+    directory: Path
+    name: str
+
+    def roll_out(self, model: Any, seconds: int = 20, **changes: Any) -> str:
+        project = model.project
+        settings = project.rollout.model_copy(
+            update={"service": self.service, "ready_timeout_seconds": seconds, **changes}
+        )
+        text = project.model_copy(update={"rollout": settings}).model_dump_json()
+        path = self.directory / f"{uuid4().hex}.md"
+        rollout.run(text, str(model.bundle), model.run_id, str(path), "test")
+        return path.read_text()
+
+    def get(self) -> dict[str, Any]:
+        return self.services.get(self.service)
+
+    def alias(self, alias: str) -> str | None:
+        found = self.tracking.find_alias(self.name, alias)
+        return None if found is None else found.digest
+
+    def tags(self, model: Any) -> dict[str, str]:
+        version = self.tracking.find_version(self.name, model.bundle_digest)
+        assert version is not None
+        return version.tags
+
+
+@pytest.fixture
+def stage(
+    trained: tuple[Any, Any],
+    settings: Settings,
+    services: Collection,
+    tracking: Tracking,
+    stand_in: tuple[Any, str],
+    store: Store,
+    tmp_path: Path,
+) -> Iterator[Stage]:
+    first, second = trained
+    player, _ = stand_in
+    service = f"t{uuid4().hex[:8]}"
+    name = first.project.name
+    yield Stage(first, second, service, first.text, services, tracking, tmp_path, name)
+    for faults in (player.never_ready, player.wrong, player.deaf):
+        faults.clear()
+    for alias in (CHAMPION, CHALLENGER):
+        if tracking.find_alias(name, alias) is not None:
+            tracking.delete_alias(name, alias)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from clients.errors import RefusedError, UnreachableError
+from clients.errors import ClientError, RefusedError, UnreachableError
 from components import proof
 from components.proof import Deadline, prove
 from tenure.project import Rollout
@@ -62,3 +62,8 @@ def test_a_model_that_is_still_loading_is_waited_for() -> None:
 def test_a_failure_that_passes_starts_the_patience_anew() -> None:
     with pytest.raises(UnreachableError, match="InProgress"):
         ask("BlockedByFailedLoad", "InProgress", "BlockedByFailedLoad", "InProgress", seconds=0.2)
+
+
+def test_deadline_tells_what_was_missing_last() -> None:
+    with pytest.raises(ClientError, match="still cold"):
+        Deadline(0.01).wait("the oven", lambda: "still cold")

@@ -5,21 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from clients import names
-from clients.errors import ClientError, IntegrityError, NotFoundError, RefusedError, UnreachableError
-from clients.services import Collection
-from clients.settings import Settings, load_settings
+from clients.errors import IntegrityError, NotFoundError, RefusedError, UnreachableError
+from clients.settings import load_settings
 from clients.store import Store
 from clients.tracking import CHALLENGER, CHAMPION, Tracking
-from components import evaluate, rollout
-from components.proof import Deadline
+from components import evaluate
 from components.tune import select_part
 from components.variant import UNPROVEN
 from tenure.bundle import load_bundle
@@ -30,65 +26,7 @@ from tenure.project import parse_project
 from tenure.snapshot import read_snapshot
 
 
-@dataclasses.dataclass
-class Stage:
-    """One project whose two models can be rolled out."""
-
-    first: Any
-    second: Any
-    service: str
-    text: str
-    services: Collection
-    tracking: Tracking
-    directory: Path
-    name: str
-
-    def roll_out(self, model: Any, seconds: int = 20, **changes: Any) -> str:
-        project = model.project
-        settings = project.rollout.model_copy(
-            update={"service": self.service, "ready_timeout_seconds": seconds, **changes}
-        )
-        text = project.model_copy(update={"rollout": settings}).model_dump_json()
-        path = self.directory / f"{uuid4().hex}.md"
-        rollout.run(text, str(model.bundle), model.run_id, str(path), "test")
-        return path.read_text()
-
-    def get(self) -> dict[str, Any]:
-        return self.services.get(self.service)
-
-    def alias(self, alias: str) -> str | None:
-        found = self.tracking.find_alias(self.name, alias)
-        return None if found is None else found.digest
-
-    def tags(self, model: Any) -> dict[str, str]:
-        version = self.tracking.find_version(self.name, model.bundle_digest)
-        assert version is not None
-        return version.tags
-
-
-@pytest.fixture
-def stage(
-    trained: tuple[Any, Any],
-    settings: Settings,
-    services: Collection,
-    tracking: Tracking,
-    stand_in: tuple[Any, str],
-    store: Store,
-    tmp_path: Path,
-) -> Iterator[Stage]:
-    first, second = trained
-    player, _ = stand_in
-    service = f"t{uuid4().hex[:8]}"
-    name = first.project.name
-    yield Stage(first, second, service, first.text, services, tracking, tmp_path, name)
-    for faults in (player.never_ready, player.wrong, player.deaf):
-        faults.clear()
-    for alias in (CHAMPION, CHALLENGER):
-        if tracking.find_alias(name, alias) is not None:
-            tracking.delete_alias(name, alias)
-
-
-def test_first_model_becomes_stable_and_champion(stage: Stage, store: Store) -> None:
+def test_first_model_becomes_stable_and_champion(stage: Any, store: Store) -> None:
     text = stage.roll_out(stage.first)
     document = stage.get()
     uri = f"s3://tenure/bundles/{stage.first.bundle_digest}"
@@ -113,7 +51,7 @@ def test_first_model_becomes_stable_and_champion(stage: Stage, store: Store) -> 
     assert "all customers" in text
 
 
-def test_second_model_becomes_a_canary(stage: Stage) -> None:
+def test_second_model_becomes_a_canary(stage: Any) -> None:
     stage.roll_out(stage.first)
     stable = stage.get()["spec"]["predictor"]
     text = stage.roll_out(stage.second)
@@ -140,7 +78,7 @@ def test_second_model_becomes_a_canary(stage: Stage) -> None:
     assert "20 %" in text
 
 
-def test_canary_is_proven_before_it_gets_traffic(stage: Stage, stand_in: tuple[Any, str]) -> None:
+def test_canary_is_proven_before_it_gets_traffic(stage: Any, stand_in: tuple[Any, str]) -> None:
     player, _ = stand_in
     stage.roll_out(stage.first)
     shares: list[int] = []
@@ -161,7 +99,7 @@ def test_canary_is_proven_before_it_gets_traffic(stage: Stage, stand_in: tuple[A
     assert player.asked[-1] == (canary, stage.second.bundle_digest)
 
 
-def test_doing_it_again_changes_nothing(stage: Stage) -> None:
+def test_doing_it_again_changes_nothing(stage: Any) -> None:
     stage.roll_out(stage.first)
     generation = stage.get()["metadata"]["generation"]
     assert "stable model already" in stage.roll_out(stage.first)
@@ -173,7 +111,7 @@ def test_doing_it_again_changes_nothing(stage: Stage) -> None:
     assert after["spec"] == before["spec"]
 
 
-def test_replaced_canary_is_recorded(stage: Stage) -> None:
+def test_replaced_canary_is_recorded(stage: Any) -> None:
     stage.roll_out(stage.first)
     stage.roll_out(stage.second)
     assert stage.tags(stage.second)["rollout"] == "canary"
@@ -185,7 +123,7 @@ def test_replaced_canary_is_recorded(stage: Stage) -> None:
     assert stage.tags(stage.second)["rollout"] == "replaced"
 
 
-def test_share_that_a_person_chose_is_kept(stage: Stage) -> None:
+def test_share_that_a_person_chose_is_kept(stage: Any) -> None:
     stage.roll_out(stage.first)
     stage.roll_out(stage.second)
     entry = stage.get()["spec"]["canary"][0]
@@ -194,7 +132,7 @@ def test_share_that_a_person_chose_is_kept(stage: Stage) -> None:
     assert stage.get()["spec"]["canary"][0]["trafficPercent"] == 55
 
 
-def test_newer_challenger_replaces_an_unfinished_canary(stage: Stage) -> None:
+def test_newer_challenger_replaces_an_unfinished_canary(stage: Any) -> None:
     stage.roll_out(stage.first)
     other = f"s3://tenure/bundles/{'e' * 64}"
     model = {"name": "kserve-container", "modelFormat": {"name": "tenure"}, "storageUri": other}
@@ -207,7 +145,7 @@ def test_newer_challenger_replaces_an_unfinished_canary(stage: Stage) -> None:
 
 @pytest.mark.parametrize("fault", ["never_ready", "deaf", "wrong"])
 def test_bad_canary_is_removed_and_stable_untouched(
-    stage: Stage, stand_in: tuple[Any, str], fault: str
+    stage: Any, stand_in: tuple[Any, str], fault: str
 ) -> None:
     player, _ = stand_in
     stage.roll_out(stage.first)
@@ -231,7 +169,7 @@ def test_bad_canary_is_removed_and_stable_untouched(
     assert stage.tags(stage.second)["rollout.error"] == message
 
 
-def test_bad_first_model_is_deleted_again(stage: Stage, stand_in: tuple[Any, str]) -> None:
+def test_bad_first_model_is_deleted_again(stage: Any, stand_in: tuple[Any, str]) -> None:
     player, _ = stand_in
     player.never_ready.add(stage.first.bundle_digest)
     with pytest.raises(UnreachableError, match="PredictorReady is False, Starting"):
@@ -243,7 +181,7 @@ def test_bad_first_model_is_deleted_again(stage: Stage, stand_in: tuple[Any, str
     assert stage.alias(CHAMPION) == stage.first.bundle_digest
 
 
-def test_killed_first_rollout_is_finished_or_replaced(stage: Stage, stand_in: tuple[Any, str]) -> None:
+def test_killed_first_rollout_is_finished_or_replaced(stage: Any, stand_in: tuple[Any, str]) -> None:
     player, _ = stand_in
     player.never_ready.add(stage.first.bundle_digest)
     project = stage.first.project
@@ -262,7 +200,7 @@ def test_killed_first_rollout_is_finished_or_replaced(stage: Stage, stand_in: tu
     assert stage.alias(CHAMPION) == stage.second.bundle_digest
 
 
-def test_canary_that_somebody_removes_meanwhile_fails(stage: Stage, stand_in: tuple[Any, str]) -> None:
+def test_canary_that_somebody_removes_meanwhile_fails(stage: Any, stand_in: tuple[Any, str]) -> None:
     player, _ = stand_in
     stage.roll_out(stage.first)
     find = player.find_bundle
@@ -281,7 +219,7 @@ def test_canary_that_somebody_removes_meanwhile_fails(stage: Stage, stand_in: tu
     assert "canary" not in stage.get()["spec"]
 
 
-def test_altered_bundle_in_the_store_is_stored_again(stage: Stage, store: Store) -> None:
+def test_altered_bundle_in_the_store_is_stored_again(stage: Any, store: Store) -> None:
     stage.roll_out(stage.first)
     uri = f"s3://tenure/bundles/{stage.second.bundle_digest}"
     store.upload_directory(stage.second.bundle, uri)
@@ -294,7 +232,7 @@ def test_altered_bundle_in_the_store_is_stored_again(stage: Stage, store: Store)
     assert not store.exists(f"{uri}/extra.bin")
 
 
-def test_store_that_alters_bytes_is_told(stage: Stage, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_that_alters_bytes_is_told(stage: Any, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"s3://tenure/bundles/{stage.first.bundle_digest}"
     put = Store.put_file
 
@@ -313,7 +251,7 @@ def test_store_that_alters_bytes_is_told(stage: Stage, store: Store, monkeypatch
         store.delete(stored.uri)
 
 
-def test_altered_bundle_is_refused_before_anything_happens(stage: Stage, tmp_path: Path) -> None:
+def test_altered_bundle_is_refused_before_anything_happens(stage: Any, tmp_path: Path) -> None:
     copy = tmp_path / "bundle"
     shutil.copytree(stage.first.bundle, copy)
     (copy / "model.onnx").write_bytes((copy / "model.onnx").read_bytes()[::-1])
@@ -322,7 +260,7 @@ def test_altered_bundle_is_refused_before_anything_happens(stage: Stage, tmp_pat
     assert stage.services.find(stage.service) is None
 
 
-def test_service_of_another_project_is_refused(stage: Stage) -> None:
+def test_service_of_another_project_is_refused(stage: Any) -> None:
     stage.roll_out(stage.first)
     stage.services.patch(stage.service, {"metadata": {"labels": {names.PROJECT_LABEL: "other"}}})
     before = stage.get()["spec"]
@@ -331,13 +269,13 @@ def test_service_of_another_project_is_refused(stage: Stage) -> None:
     assert stage.get()["spec"] == before
 
 
-def test_bundle_of_another_project_is_refused(stage: Stage, make: Any) -> None:
+def test_bundle_of_another_project_is_refused(stage: Any, make: Any) -> None:
     other = dataclasses.replace(stage.first, project=make())
     with pytest.raises(BundleError, match="was trained for project"):
         stage.roll_out(other)
 
 
-def test_waits_while_a_person_is_obeyed(stage: Stage) -> None:
+def test_waits_while_a_person_is_obeyed(stage: Any) -> None:
     stage.roll_out(stage.first)
     stage.services.patch(stage.service, {"metadata": {"annotations": {names.ROLLBACK: "stable"}}})
     with pytest.raises(UnreachableError, match="the pilot has not acted"):
@@ -345,14 +283,14 @@ def test_waits_while_a_person_is_obeyed(stage: Stage) -> None:
     assert "canary" not in stage.get()["spec"]
 
 
-def test_dark_launch_gets_no_traffic(stage: Stage) -> None:
+def test_dark_launch_gets_no_traffic(stage: Any) -> None:
     stage.roll_out(stage.first)
     assert "0 %" in stage.roll_out(stage.second, mirror_percent=50)
     assert stage.get()["spec"]["canary"][0]["trafficPercent"] == 0
     assert names.PROVEN in stage.get()["metadata"]["annotations"]
 
 
-def test_share_of_a_proven_canary_is_left_to_the_pilot(stage: Stage) -> None:
+def test_share_of_a_proven_canary_is_left_to_the_pilot(stage: Any) -> None:
     """It may have taken all traffic away for harm, and be about to remove the entry."""
     stage.roll_out(stage.first)
     stage.roll_out(stage.second)
@@ -362,7 +300,7 @@ def test_share_of_a_proven_canary_is_left_to_the_pilot(stage: Stage) -> None:
     assert stage.get()["spec"]["canary"][0]["trafficPercent"] == 0
 
 
-def test_evaluation_tells_the_pilot_which_difference_to_expect(stage: Stage) -> None:
+def test_evaluation_tells_the_pilot_which_difference_to_expect(stage: Any) -> None:
     stage.roll_out(stage.first)
     directory = stage.directory
     text, rows = stage.second.text, str(stage.second.rows)
@@ -388,7 +326,7 @@ def test_evaluation_tells_the_pilot_which_difference_to_expect(stage: Stage) -> 
 
 
 def test_predictions_are_logged_to_the_version_s_own_address(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TENURE_DETECTOR_URL", "http://detector:8080/")
     load_settings.cache_clear()
@@ -404,7 +342,7 @@ def test_predictions_are_logged_to_the_version_s_own_address(
 
 
 def test_failing_clean_up_does_not_hide_the_cause(
-    stage: Stage, stand_in: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+    stage: Any, stand_in: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     player, _ = stand_in
     stage.roll_out(stage.first)
@@ -418,8 +356,3 @@ def test_failing_clean_up_does_not_hide_the_cause(
         stage.roll_out(stage.second)
     assert "the tracking server is away" in "".join(caught.value.__notes__)
     assert "canary" not in stage.get()["spec"]
-
-
-def test_deadline_tells_what_was_missing_last() -> None:
-    with pytest.raises(ClientError, match="still cold"):
-        Deadline(0.01).wait("the oven", lambda: "still cold")
