@@ -72,6 +72,11 @@ def service_name(isvc_name: str, predictor_name: str | None) -> str:
     return f"{isvc_name}-{predictor_name}-predictor"
 
 
+def route_name(isvc_name: str) -> str:
+    """Return the HTTPRoute that customers come through; KServe calls one of its own like the service."""
+    return f"{isvc_name}-customers"
+
+
 def canary_name(digest: str) -> str:
     """Return the predictor name of the bundle with this SHA-256 (a DNS label of 11 characters)."""
     return f"b{digest[:10]}"

@@ -24,14 +24,30 @@ class Settings(BaseSettings):
     kubeconfig: Path | None = Field(
         default=None, description="Kubernetes API with InferenceServices; by default the pod's own account."
     )
+    kube_context: str | None = Field(
+        default=None, description="Context of the kubeconfig; by default its current one."
+    )
     namespace: str = Field(default="default", description="Namespace of the InferenceServices.")
     runs_url: str = Field(description="Kubeflow Pipelines API, e.g. http://ml-pipeline.kubeflow:8888.")
     runs_token: SecretStr | None = Field(default=None, description="Bearer token for the pipelines API.")
+    runs_token_file: Path | None = Field(
+        default=None,
+        description="A file with that token, read anew as it rotates: a projected account token.",
+    )
+    runs_account: str | None = Field(
+        default=None, description="Account that the pods of a run get; by default the backend's own choice."
+    )
+    components_image: str | None = Field(
+        default=None,
+        description="Image of the pipeline's steps, best by digest; by default the pipeline's own.",
+    )
     s3_url: str = Field(description="Object store, e.g. http://seaweedfs.kubeflow:9000.")
     s3_access_key: SecretStr
     s3_secret_key: SecretStr
     s3_bucket: str = Field(default="tenure", description="Bucket of snapshots and bundles.")
     tracking_url: str = Field(description="MLflow server.")
+    tracking_username: str | None = Field(default=None, description="Who logs in there.")
+    tracking_password: SecretStr | None = None
     ledger_url: SecretStr | None = Field(default=None, description="SQLAlchemy URL of the ledger.")
     detector_url: str | None = Field(
         default=None, description="Where events, labels and transitions go, e.g. http://detector:8080."
@@ -41,6 +57,14 @@ class Settings(BaseSettings):
     )
     gateway_stats_url: str | None = Field(
         default=None, description="Envoy's statistics, e.g. http://127.0.0.1:9901/stats/prometheus."
+    )
+    gateway: str = Field(
+        default="kserve/kserve-ingress-gateway",
+        pattern=r"^[a-z0-9-]+/[a-z0-9.-]+$",
+        description="The Gateway that customers' requests pass, as NAMESPACE/NAME.",
+    )
+    model_account: str | None = Field(
+        default=None, description="ServiceAccount of the model servers; by default the namespace's."
     )
     gateway_url: str = Field(description="Where customers' requests enter, e.g. http://127.0.0.1:8080.")
     ingress_domain: str = Field(

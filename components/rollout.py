@@ -82,11 +82,12 @@ class Rollout:
                 f"not for {project.name}"
             )
         self._project = project
-        self._rollout = project.rollout
+        namespace = project.rollout.namespace or settings.namespace
+        self._rollout = project.rollout.model_copy(update={"namespace": namespace})
         self._bundle = bundle
         self._run_id = run_id
         self._reason = reason
-        self._settings = settings.model_copy(update={"namespace": project.rollout.namespace})
+        self._settings = settings.model_copy(update={"namespace": namespace})
         self._services: Collection = Services.connect(self._settings).inference
         self._tracking = Tracking.connect(settings)
         self._store = Store.connect(settings)

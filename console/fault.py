@@ -42,7 +42,7 @@ class Fault:
         self._slow = name == "slow-canary"
         self._services = services
         self._service = project.rollout.service
-        self._namespace = project.rollout.namespace
+        self._namespace = services.inference.namespace
         self._end = threading.Event()
         self._pids: set[int] = set()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="fault")

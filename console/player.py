@@ -161,7 +161,8 @@ class Player:
     def _send_all(self) -> None:
         """Send visits one after the other on one connection, each when its turn has come."""
         rollout = self._project.rollout
-        host = names.hostname(rollout.service, rollout.namespace, self._settings.ingress_domain)
+        namespace = rollout.namespace or self._settings.namespace
+        host = names.hostname(rollout.service, namespace, self._settings.ingress_domain)
         gateway = urlsplit(self._settings.gateway_url)
         kind = http.client.HTTPSConnection if gateway.scheme == "https" else http.client.HTTPConnection
         connection = kind(gateway.hostname or "", gateway.port, timeout=_TIMEOUT)

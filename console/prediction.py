@@ -29,7 +29,8 @@ _SHOWN_ROWS = 50
 def open_client(settings: Settings, project: Project) -> InferenceClient:
     """Open a connection to the gateway for the project's service."""
     rollout = project.rollout
-    host = names.hostname(rollout.service, rollout.namespace, settings.ingress_domain)
+    namespace = rollout.namespace or settings.namespace
+    host = names.hostname(rollout.service, namespace, settings.ingress_domain)
     return InferenceClient(settings.gateway_url, host)
 
 

@@ -37,7 +37,9 @@ class Rollout(Strict):
     """How an approved challenger meets customers."""
 
     service: DnsLabel
-    namespace: DnsLabel = "default"
+    namespace: DnsLabel | None = Field(
+        default=None, description="By default that of the platform, TENURE_NAMESPACE."
+    )
     steps: tuple[Percent, ...] = Field(
         default=(5, 20, 50),
         max_length=20,
