@@ -193,7 +193,7 @@ def canary(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     listing = SimpleNamespace(stdout=json.dumps({"services": processes}))
     monkeypatch.setattr(fault, "call_platform", lambda *_, **__: listing)
     monkeypatch.setattr(fault, "_LOOK_SECONDS", 0.05)
-    services = SimpleNamespace(inference=SimpleNamespace(get=lambda _: document))
+    services = SimpleNamespace(inference=SimpleNamespace(get=lambda _: document, namespace="default"))
     yield SimpleNamespace(process=process, services=services)
     process.kill()
     process.wait()
