@@ -1,0 +1,1 @@
+"""The web page: what serves, how the canary does, what drifts, what runs. It only reads."""
