@@ -69,6 +69,10 @@ class Arrivals:
         cause = name_object(champion.service, stored)
         return cause if self._save(cause, self._known.get((champion.service, watch), set())) else None
 
+    def clear(self) -> None:
+        """Ask the ledger anew what is known."""
+        self._known.clear()
+
     def _save(self, cause: Cause, known: set[str]) -> bool:
         saved = self._writer.save_cause(**cause.to_row())
         known.add(cause.id)

@@ -85,13 +85,25 @@ class Inspector:
         """Read a service's windows anew from the ledger next time."""
         self._lines = {key: line for key, line in self._lines.items() if key[0] != service}
 
+    def clear(self) -> None:
+        """Read all windows anew from the ledger next time, and show nothing in the metrics until then."""
+        self._lines.clear()
+        for gauge in (self._metrics.drift_effect, self._metrics.drift_p_value, self._metrics.drift_alarm):
+            gauge.clear()
+        self._metrics.performance.clear()
+
     def describe(self, champion: Champion) -> dict[str, Any]:
-        """Say how many windows were judged, by family."""
-        return {
-            family: {"windows": entry[1].number, "last_seq": entry[1].last_seq}
-            for family in FAMILIES
-            if (entry := self._lines.get((champion.service, champion.version, family))) is not None
-        }
+        """Say how many windows were judged by anyone, by family.
+
+        Raises:
+            ClientError: The ledger cannot be read.
+        """
+        found = {}
+        for family in FAMILIES:
+            rows = self._ledger.read_verdicts(champion.service, champion.version, family, 1)
+            if rows:
+                found[family] = {"windows": rows[-1].number, "last_seq": rows[-1].last_seq}
+        return found
 
     def _get_line(self, champion: Champion, family: Family, now: datetime) -> _Line:
         key = (champion.service, champion.version, family)

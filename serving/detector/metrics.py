@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import product
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -30,8 +31,10 @@ class Metrics:
         commit_failures: `detector_commit_failures_total`: transactions that the ledger refused.
         windows: `detector_windows_total{service,family}`: windows that were judged.
         drift_effect: `drift_effect{service,family,column}`: effect size in the newest window.
+        drift_threshold: `drift_threshold{service,family,column}`: from which effect on it is material.
         drift_p_value: `drift_p_value{service,family,column}`: p-value in the newest window.
         drift_alarm: `drift_alarm{service,kind}`: 1 while the newest window raises an alarm of that kind.
+        drift_window: `drift_window_timestamp_seconds{service,family}`: until when the newest window reaches.
         performance: `performance_estimate{service,measure}`: estimated without labels, newest window.
         triggers: `detector_triggers_total{service,kind,state}`: causes of retraining, by state reached.
     """
@@ -46,6 +49,9 @@ class Metrics:
             return Gauge(name, text, labels, registry=registry)
 
         self.events = count("detector_events", "CloudEvents", "kind", "outcome")
+        # A series that begins with its first event has no increase that an alert could see.
+        for kind, outcome in product(("request", "response"), ("recorded", "dead_letter", "refused")):
+            self.events.labels(kind, outcome)
         self.predictions = count("detector_predictions", "Rows of predictions recorded", "service", "version")
         self.labels = count("detector_labels", "Labels", "outcome")
         self.dead_letters = count("detector_dead_letters", "Events that could not be understood")
@@ -60,8 +66,12 @@ class Metrics:
         self.windows = count("detector_windows", "Windows judged", "service", "family")
         column = ("service", "family", "column")
         self.drift_effect = gauge("drift_effect", "Effect size in the newest window", *column)
+        self.drift_threshold = gauge("drift_threshold", "From which effect on it is material", *column)
         self.drift_p_value = gauge("drift_p_value", "P-value in the newest window", *column)
         self.drift_alarm = gauge("drift_alarm", "Whether the newest window alarms", "service", "kind")
+        self.drift_window = gauge(
+            "drift_window_timestamp_seconds", "Until when the newest window reaches", "service", "family"
+        )
         self.performance = gauge("performance_estimate", "Estimated without labels", "service", "measure")
         self.triggers = count("detector_triggers", "Causes of retraining", "service", "kind", "state")
 

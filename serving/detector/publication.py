@@ -100,6 +100,12 @@ class Publisher:
         """Let the next `recall` look into the ledger again."""
         self._kinds.pop((champion.service, champion.version), None)
 
+    def clear(self) -> None:
+        """Leave what waits to another detector; the next `recall` finds whatever it has left."""
+        with self._lock:
+            self._items.clear()
+        self._kinds.clear()
+
     def add(self, verdict: Verdict, champion: Champion, done: bool = False) -> None:
         """Take a verdict up; people are told of it if a kind of drift is the first of this champion."""
         seen = self._kinds.setdefault((champion.service, champion.version), set())

@@ -19,8 +19,9 @@ from clients.store import Store
 from serving.detector.arrival import Arrivals
 from serving.detector.cause import OPEN, read_causes
 from serving.detector.champion import Champion, Champions
-from serving.detector.errors import DetectorError
+from serving.detector.errors import DetectorError, LedgerError
 from serving.detector.inspection import Inspector
+from serving.detector.leadership import Leadership
 from serving.detector.publication import Publisher
 from serving.detector.trigger import Trigger
 from tenure.contract import Type
@@ -51,7 +52,8 @@ _ERRORS = (ClientError, DetectorError, TenureError)
 class Watcher:
     """Judges, triggers and publishes for all our InferenceServices.
 
-    `run` and `tick` belong to one thread; `notify` and `status` may be called by any.
+    `run` and `tick` belong to one thread; `notify` and `status` may be called by any. Of several watchers one
+    acts; the others know who serves, so that they can say so.
 
     Args:
         champions: Who serves.
@@ -62,6 +64,8 @@ class Watcher:
         ledger: For reading.
         metrics: Counts the causes' states.
         clock: The time.
+        lead: Says whether this watcher is the one that acts; asked before each look.
+        resign: Called at the end, so that another may act at once.
     """
 
     def __init__(
@@ -74,7 +78,12 @@ class Watcher:
         ledger: Ledger,
         metrics: Metrics,
         clock: Callable[[], datetime],
+        lead: Callable[[], bool] = lambda: True,
+        resign: Callable[[], None] = lambda: None,
     ) -> None:
+        self._lead = lead
+        self._resign = resign
+        self._leads = False
         self._champions = champions
         self._inspector = inspector
         self._trigger = trigger
@@ -96,7 +105,7 @@ class Watcher:
 
         Args:
             settings: The addresses.
-            engine: The ledger's; it is read by connections of its own.
+            engine: The ledger's, to agree with other detectors; it is read by connections of its own.
             writer: The one writer of the ledger.
             metrics: What `/metrics` shows.
 
@@ -106,7 +115,7 @@ class Watcher:
         from clients.runs import Runs
         from clients.tracking import Tracking
 
-        del engine
+        leadership = Leadership(engine)
         ledger, store, notifier = (
             Ledger.connect(settings),
             Store.connect(settings),
@@ -125,6 +134,8 @@ class Watcher:
             ledger,
             metrics,
             clock,
+            leadership.hold,
+            leadership.release,
         )
 
     def run(self, stop: Event) -> None:
@@ -140,6 +151,7 @@ class Watcher:
                         publishing.result()
             finally:
                 stop.set()
+        self._resign()
 
     def tick(self) -> None:
         """Do everything once: look, act, publish. All of it may be done again by another process."""
@@ -155,9 +167,17 @@ class Watcher:
         """Judge what is complete and take every cause as far as it comes; what fails is in `status`."""
         try:
             champions, problems = self._champions.find()
-        except ClientError as error:
+            leads = self._lead()
+        except (ClientError, LedgerError) as error:
+            self._follow()
             self._report({"": str(error)})
             return
+        if not leads:
+            self._follow()
+            self._known = {champion.service: champion for champion in champions}
+            self._report(problems)
+            return
+        self._leads = True
         polled = time.monotonic() >= self._poll_due
         if polled:
             self._poll_due = time.monotonic() + POLL
@@ -221,11 +241,24 @@ class Watcher:
                 ],
             }
         return {
+            "leads": self._leads,
             "services": services,
             "problem": problems.get(""),
             "unpublished": self._publisher.waiting,
             "publishing": self._publisher.problem or None,
         }
+
+    def _follow(self) -> None:
+        """Forget what the ledger may say otherwise by the time this watcher leads (again)."""
+        if not self._leads:
+            return
+        self._leads = False
+        logger.info("this detector does not watch any more")
+        self._acted.clear()
+        self._uris.clear()
+        self._inspector.clear()
+        self._arrivals.clear()
+        self._publisher.clear()
 
     def _serve(self, champion: Champion, polled: bool, uris: list[str]) -> None:
         """Judge a champion's windows, and open causes for alarms and for new objects."""

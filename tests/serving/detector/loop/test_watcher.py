@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from clients.errors import UnreachableError
 from serving.detector.arrival import Arrivals
+from serving.detector.errors import LedgerError
 from serving.detector.inspection import Inspector
 from serving.detector.metrics import Metrics
 from serving.detector.publication import Publisher
@@ -69,7 +70,7 @@ class Stage:
         self.problems: dict[str, str] = {}
         self.watcher = self.start()
 
-    def start(self) -> Watcher:
+    def start(self, lead: Callable[[], bool] = lambda: True) -> Watcher:
         world, metrics = self.world, Metrics(CollectorRegistry())
         shelf, tracker, notes = world.shelf, self.tracker, world.notes
         champions: Any = SimpleNamespace(find=lambda: ([self.world.champion], dict(self.problems)))
@@ -84,6 +85,7 @@ class Stage:
             world.ledger,
             metrics,
             world.clock,
+            lead,
         )
         return self.watcher
 
@@ -357,3 +359,44 @@ def test_it_runs_in_the_background_until_told(stage: Stage, traffic: Any) -> Non
     stop.set()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_follower_only_tells_and_goes_on_where_the_leader_was(stage: Stage, traffic: Any) -> None:
+    leads = {"one": True, "other": False}
+    one = stage.start(lead=lambda: leads["one"])
+    other = stage.start(lead=lambda: leads["other"])
+    traffic.send(250, seed=2)
+    other.tick()
+    assert stage.read() == []
+    one.tick()
+    other.tick()
+    assert [row.number for row in stage.read()] == [1]
+    told = other.status()
+    assert not told["leads"]
+    assert told["services"]["churn"]["windows"]["inputs"] == {"windows": 1, "last_seq": 200}
+    assert one.status()["services"] == told["services"]
+    traffic.send(200, seed=3, dearer=1.5)
+    leads.update(one=False, other=True)
+    one.tick()
+    other.tick()
+    assert [row.number for row in stage.read()] == [1, 2]
+    assert stage.read()[-1].alarm
+    # Back again: what it remembers of the time before must not stand in the way.
+    traffic.send(200, seed=4, dearer=1.5)
+    leads.update(one=True, other=False)
+    other.tick()
+    one.tick()
+    assert [row.number for row in stage.read()] == [1, 2, 3]
+    assert len(stage.world.read()) == 1
+    assert all(row.report_uri for row in stage.read())
+
+
+def test_a_ledger_that_does_not_answer_makes_nobody_lead(stage: Stage, traffic: Any) -> None:
+    def fail() -> bool:
+        raise LedgerError("no database")
+
+    watcher = stage.start(lead=fail)
+    traffic.send(250, seed=2)
+    watcher.tick()
+    assert stage.read() == []
+    assert watcher.status()["problem"] == "no database"
