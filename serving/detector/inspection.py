@@ -88,9 +88,7 @@ class Inspector:
     def clear(self) -> None:
         """Read all windows anew from the ledger next time, and show nothing in the metrics until then."""
         self._lines.clear()
-        for gauge in (self._metrics.drift_effect, self._metrics.drift_p_value, self._metrics.drift_alarm):
-            gauge.clear()
-        self._metrics.performance.clear()
+        self._metrics.clear_drift()
 
     def describe(self, champion: Champion) -> dict[str, Any]:
         """Say how many windows were judged by anyone, by family.
@@ -98,7 +96,7 @@ class Inspector:
         Raises:
             ClientError: The ledger cannot be read.
         """
-        found = {}
+        found: dict[str, Any] = {}
         for family in FAMILIES:
             rows = self._ledger.read_verdicts(champion.service, champion.version, family, 1)
             if rows:
@@ -189,8 +187,10 @@ class Inspector:
         metrics, service, family = self._metrics, verdict.service, verdict.family
         if counted:
             metrics.windows.labels(service, family).inc()
+        metrics.drift_window.labels(service, family).set(verdict.until.timestamp())
         for finding in verdict.findings:
             metrics.drift_effect.labels(service, family, finding.column).set(finding.effect)
+            metrics.drift_threshold.labels(service, family, finding.column).set(finding.threshold)
             metrics.drift_p_value.labels(service, family, finding.column).set(finding.p_value)
         for kind in {finding.kind for finding in verdict.findings}:
             metrics.drift_alarm.labels(service, kind).set(float(kind in verdict.kinds))
