@@ -29,6 +29,7 @@ class Metrics:
         lost: `detector_lost_total`: halves given up because the other never came.
         commit_seconds: `detector_commit_seconds`: time of one transaction.
         commit_failures: `detector_commit_failures_total`: transactions that the ledger refused.
+        leading: `detector_leading`: 1 at the one detector that watches for drift, of several.
         windows: `detector_windows_total{service,family}`: windows that were judged.
         drift_effect: `drift_effect{service,family,column}`: effect size in the newest window.
         drift_threshold: `drift_threshold{service,family,column}`: from which effect on it is material.
@@ -63,6 +64,7 @@ class Metrics:
         self.commit_seconds = Histogram(
             "detector_commit_seconds", "Time of one transaction", buckets=_SECONDS, registry=registry
         )
+        self.leading = gauge("detector_leading", "Whether this detector watches for drift")
         self.windows = count("detector_windows", "Windows judged", "service", "family")
         column = ("service", "family", "column")
         self.drift_effect = gauge("drift_effect", "Effect size in the newest window", *column)
@@ -74,6 +76,12 @@ class Metrics:
         )
         self.performance = gauge("performance_estimate", "Estimated without labels", "service", "measure")
         self.triggers = count("detector_triggers", "Causes of retraining", "service", "kind", "state")
+
+    def clear_drift(self) -> None:
+        """Show no findings: another detector has newer ones, or there will be some."""
+        shown = (self.drift_effect, self.drift_threshold, self.drift_p_value, self.drift_alarm)
+        for gauge in (*shown, self.drift_window, self.performance):
+            gauge.clear()
 
     def watch_queue(self, depth: Callable[[], int], lag: Callable[[], float | None]) -> None:
         """Add what changes by itself: `detector_queue_depth`, `detector_lag_seconds`.

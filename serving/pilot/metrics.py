@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from math import isfinite
+from typing import Final
 
 from prometheus_client import Counter, Gauge
 from prometheus_client.registry import REGISTRY, CollectorRegistry
 
 from serving.pilot.flight import Flight
+
+OUTCOMES: Final = (
+    *("serving", "shares", "moving", "advanced", "stopped"),
+    *("promoted", "rolled_back", "reverting", "failed", "refused"),
+)
+"""What a transition may say."""
 
 
 class Metrics:
@@ -16,7 +23,8 @@ class Metrics:
     Exposed: `pilot_passes_total{outcome}`; `pilot_step{service,canary}` (-1: dark launch);
     `pilot_weight{service,version}` in percent; `pilot_evidence{service,canary,signal,bound}` (`estimate`,
     `low`, `high`, `tolerance`); `pilot_requests{service,canary}` in this step;
-    `pilot_transitions_total{outcome}`; `pilot_unrecorded{service}`; `pilot_lost_events{service}`: answers
+    `pilot_transitions_total{outcome}`; `pilot_failures_total{service}`: passes in which something of this
+    service could not be done; `pilot_unrecorded{service}`; `pilot_lost_events{service}`: answers
     since the canary's beginning that the ledger does not hold; `pilot_unscored_rows{service}`: rows of the
     ledger that the canary's bundle does not take as they were logged, and that are not compared therefore.
     """
@@ -24,6 +32,14 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.passes = Counter("pilot_passes", "Passes over all services", ["outcome"], registry=registry)
         self.transitions = Counter("pilot_transitions", "Transitions written", ["outcome"], registry=registry)
+        # A series that begins with its first event has no increase that an alert could see.
+        for outcome in ("succeeded", "failed"):
+            self.passes.labels(outcome)
+        for outcome in OUTCOMES:
+            self.transitions.labels(outcome)
+        self.failures = Counter(
+            "pilot_failures", "Passes in which a service had trouble", ["service"], registry=registry
+        )
         self.unrecorded = Gauge(
             "pilot_unrecorded", "Transitions that wait to be recorded", ["service"], registry=registry
         )

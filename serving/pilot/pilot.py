@@ -209,7 +209,9 @@ class Pilot:
             self._metrics.transitions.labels(outcome).inc()
 
     def _warn(self, key: tuple[str, str], error: Exception) -> None:
-        """Log a trouble, the same one once a minute."""
+        """Count a trouble, and log it, the same one once a minute."""
+        if self._metrics is not None:
+            self._metrics.failures.labels(key[1]).inc()
         text, now = str(error), self._clock()
         known, since = self._troubles.get(key, ("", now))
         if text != known or now - since >= REMIND_SECONDS:
