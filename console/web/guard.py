@@ -37,9 +37,9 @@ HEADERS = {
 class Guard:
     """Middleware that refuses what the page never needs, and adds `HEADERS` to every answer.
 
-    A page elsewhere whose name its owner points at this address (DNS rebinding) would be of the same origin to
-    a browser. Such a request carries that name as its Host: so only names that are known are answered, and IP
-    addresses, which no name server has a say in.
+    A page elsewhere whose name its owner points at this address (DNS rebinding) would be of the same origin
+    to a browser. Such a request carries that name as its Host: so only names that are known are answered, and
+    IP addresses, which no name server has a say in.
 
     Args:
         app: What is guarded.
