@@ -63,6 +63,7 @@ class Engine:
         inputs: V2 metadata of the input tensors.
         outputs: V2 metadata of the output tensors.
         events: Where inferences are logged, if they are.
+        rest_events: Where those of REST are: nowhere when KServe's agent does it.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Engine:
         self.decoder = Decoder(bundle.contract, bundle.featuriser, settings.max_rows)
         self.metrics = metrics
         self.events = events
+        self.rest_events = events if settings.logger_protocols == "all" else None
         self.inputs = list_inputs(bundle.contract, bundle.featuriser.names)
         self.outputs = list_outputs()
         self._scorer = scorer
@@ -157,7 +159,7 @@ def open_events(settings: Settings, version: str) -> Events | None:
     from serving.predictor.events import Events
 
     return Events(
-        settings.logger_url,
+        settings.logger_url.replace("{version}", version),
         settings.logger_mode,
         service=settings.model_name,
         namespace=settings.namespace,

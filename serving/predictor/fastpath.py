@@ -86,7 +86,7 @@ class FastPath:
         else:
             length = (_HEADER_LENGTH, b"%d" % reply.header_length)
             await _respond(send, 200, reply.body, _BINARY, length)
-        if self._engine.events is not None:
+        if self._engine.rest_events is not None:
             self._log(scope, began, *self._tell(body, reply))
 
     async def _infer(self, scope: Scope, body: bytes) -> _Reply:
@@ -121,7 +121,7 @@ class FastPath:
 
     async def _pass_on(self, scope: Scope, body: bytes, receive: Receive, send: Send, began: int) -> None:
         """Give a request to kserve; what V1 answers is logged."""
-        if self._engine.events is None or scope["path"] != self._v1_path:
+        if self._engine.rest_events is None or scope["path"] != self._v1_path:
             await self._application(scope, _replay(body, receive), send)
             return
         status, parts = 0, []
@@ -142,7 +142,7 @@ class FastPath:
 
     def _log(self, scope: Scope, began: int, request: bytes, response: bytes | None) -> None:
         """Log an inference; without a response its request may be anything."""
-        events = self._engine.events
+        events = self._engine.rest_events
         if events is None:
             return
         given = next((value.decode("latin-1") for key, value in scope["headers"] if key == b"ce-id"), None)

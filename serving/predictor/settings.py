@@ -13,6 +13,7 @@ from serving.predictor.errors import StartError
 _MEBIBYTE = 1024 * 1024
 
 LoggerMode = Literal["all", "request", "response"]
+LoggerProtocols = Literal["all", "grpc"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ class Settings:
         grace_seconds: How long requests in flight, and then events that wait, may take after SIGTERM
             (TENURE_GRACE_SECONDS).
         logger_url: Sink of the events that tell of each inference (TENURE_LOGGER_URL); none by default. On a
-            cluster KServe's agent sends them instead.
+            cluster KServe's agent sends those of REST instead. `{version}` in it stands for the bundle's.
         logger_mode: Which events: all, request or response (TENURE_LOGGER_MODE).
+        logger_protocols: Of which requests: all, or grpc, which goes past KServe's agent
+            (TENURE_LOGGER_PROTOCOLS).
         logger_queue: Most inferences that may wait for the sink (TENURE_LOGGER_QUEUE); more are dropped.
         logger_queue_bytes: Most bytes of theirs (TENURE_LOGGER_QUEUE_BYTES).
         namespace: Namespace of the InferenceService, for the events (TENURE_NAMESPACE).
@@ -55,6 +58,7 @@ class Settings:
     grace_seconds: int = 30
     logger_url: str | None = None
     logger_mode: LoggerMode = "all"
+    logger_protocols: LoggerProtocols = "all"
     logger_queue: int = 20_000
     logger_queue_bytes: int = 64 * _MEBIBYTE
     namespace: str = "default"
@@ -66,6 +70,7 @@ _TEXTS = {
     "grpc_host": "GRPC_HOST",
     "logger_url": "LOGGER_URL",
     "logger_mode": "LOGGER_MODE",
+    "logger_protocols": "LOGGER_PROTOCOLS",
     "namespace": "NAMESPACE",
 }
 _NUMBERS = {  # field: (variable, least, most)
@@ -113,11 +118,11 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         text = find(field, variable)
         if text is not None:
             values[field] = text
-    mode = values.get("logger_mode", "all")
-    if mode not in get_args(LoggerMode):
-        raise StartError(
-            f"--logger_mode (TENURE_LOGGER_MODE) is {mode!r}, expected {' or '.join(get_args(LoggerMode))}"
-        )
+    for field, choices in (("logger_mode", LoggerMode), ("logger_protocols", LoggerProtocols)):
+        chosen, allowed = values.get(field, "all"), get_args(choices)
+        if chosen not in allowed:
+            variable = f"TENURE_{_TEXTS[field]}"
+            raise StartError(f"--{field} ({variable}) is {chosen!r}, expected {' or '.join(allowed)}")
     values.setdefault("grpc_host", values.get("http_host", Settings.grpc_host))
     for field, (variable, least, most) in _NUMBERS.items():
         text = find(field, variable)

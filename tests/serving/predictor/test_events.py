@@ -287,11 +287,21 @@ def test_server_logs_every_way_in(
     assert 'predictor_events_total{outcome="dropped"} 0.0' in text
 
 
+@pytest.mark.parametrize("protocols", ["all", "grpc"])
 def test_grpc_is_logged_as_rest_would_say_it(
-    start: Any, sink: Sink, rows: list[dict[str, Any]], model_name: str, datatypes: dict[str, str]
+    start: Any,
+    sink: Sink,
+    rows: list[dict[str, Any]],
+    model_name: str,
+    datatypes: dict[str, str],
+    protocols: str,
+    make_body: Any,
 ) -> None:
-    server = start(TENURE_LOGGER_URL=sink.url)
+    """With `grpc`, an agent in front logs what REST says; the address may leave the version open."""
+    server = start(TENURE_LOGGER_URL=f"{sink.url}/{{version}}", TENURE_LOGGER_PROTOCOLS=protocols)
     server.wait_until_ready()
+    if protocols == "grpc":
+        assert server.infer(make_body([rows[0]])).status_code == 200
     full = [row for row in rows if row["calls"] is not None and row["autopay"] is not None][:2]
     columns = {name: [row[name] for row in full] for name in full[0]}
     columns["city"] = ["", "Bern"]
@@ -304,6 +314,8 @@ def test_grpc_is_logged_as_rest_would_say_it(
     script = Path(__file__).with_name("triton_grpc.py")
     subprocess.run([sys.executable, str(script)], input=json.dumps(order).encode(), check=True, timeout=60)
     wait_until(lambda: len(sink.events) == 4)
+    version = sink.events[0]["version"]
+    assert {path for path, _ in sink.batches} == {f"/events/telco/v1/{version}"}
     pairs = list(zip(sink.events[::2], sink.events[1::2], strict=True))
     assert len({request["id"] for request, _ in pairs}) == 2
     for request, response in pairs:

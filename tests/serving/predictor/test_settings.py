@@ -45,3 +45,9 @@ def test_refuses_unknown_flags(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         parse_settings(["--model_nam=a"], {})
     assert "--model_nam" in capsys.readouterr().err
+
+
+def test_refuses_unknown_protocols() -> None:
+    assert parse_settings(["--logger_protocols=grpc"], {}).logger_protocols == "grpc"
+    with pytest.raises(StartError, match=r"TENURE_LOGGER_PROTOCOLS\) is 'rest', expected all or grpc"):
+        parse_settings([], {"TENURE_LOGGER_PROTOCOLS": "rest"})
