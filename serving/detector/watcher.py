@@ -128,7 +128,15 @@ class Watcher:
         return cls(
             Champions(Services.connect(settings).inference, store),
             Inspector(ledger, writer, metrics),
-            Trigger(ledger, writer, metrics, lambda: Runs.connect(settings), notifier, clock),
+            Trigger(
+                ledger,
+                writer,
+                metrics,
+                lambda: Runs.connect(settings),
+                notifier,
+                clock,
+                settings.components_image,
+            ),
             Arrivals(ledger, writer, store),
             Publisher(ledger, writer, lambda: Tracking.connect(settings), notifier, clock),
             ledger,
@@ -178,6 +186,7 @@ class Watcher:
             self._report(problems)
             return
         self._leads = True
+        self._metrics.leading.set(1)
         polled = time.monotonic() >= self._poll_due
         if polled:
             self._poll_due = time.monotonic() + POLL
@@ -253,6 +262,7 @@ class Watcher:
         if not self._leads:
             return
         self._leads = False
+        self._metrics.leading.set(0)
         logger.info("this detector does not watch any more")
         self._acted.clear()
         self._uris.clear()
