@@ -1,7 +1,7 @@
 """A real cluster, for tests of what no laptop shows: it is changed, so it is asked for by name.
 
-`TENURE_TEST_KUBECONFIG` names the kubeconfig of a cluster with KServe and Envoy Gateway that nobody else needs
-(scripts/test-cluster installs Tenure there first). Without it these tests are skipped.
+`TENURE_TEST_KUBECONFIG` names the kubeconfig of a cluster with KServe and Envoy Gateway that nobody else
+needs; `scripts/test-cluster` installs Tenure there first. Without it these tests are skipped.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 
 def make_project(**changes: Any) -> Project:
-    """Return the telco project, quick to train and of a service of its own; `changes` replace keys of sections."""
+    """Return the telco project, quick to train, with a service of its own; `changes` go into its sections."""
     document = yaml.safe_load((ROOT / "projects" / "telco.yaml").read_text(encoding="utf-8"))
     document["name"] = document["rollout"]["service"] = NAME
     document["source"]["uri"] = str(ROOT / "data" / "telco.csv")
