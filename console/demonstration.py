@@ -15,6 +15,7 @@ from clients.ledger.reader import Ledger
 from clients.run import Run
 from clients.tracking import Tracking
 from console import display
+from console.context import refuse_remote
 from console.ending import print_addresses, print_history, print_measured
 from console.errors import FAILED, ConsoleError
 from console.options import DEFAULT_PROJECT, ProjectFile
@@ -56,6 +57,7 @@ def demo(
     Nobody decides anything here but the gate, the pilot and the detector. Everything stays up afterwards;
     `tenure down` (or `make down`) stops it. It may be run again at any time: the story begins anew.
     """
+    refuse_remote("demo", "there `tenure run` and `tenure simulate` do the same in steps")
     story = Story.begin(_prepare(load_project(project)))
     plan, ledger = story.project, _open_ledger(story)
     second = _train_two(story, anew)
@@ -103,6 +105,7 @@ def demo_rollback(
 
     It passes its own gate, on its own rows; only live traffic shows the harm.
     """
+    refuse_remote("demo-rollback", "there `tenure run` and `tenure simulate` do the same in steps")
     plan = _prepare(load_project(project))
     story = Story.begin(plan)
     ledger = _open_ledger(story)

@@ -14,9 +14,10 @@ from rich.text import Text
 from clients.detector import Detector, Refusal
 from clients.errors import UnreachableError
 from clients.ledger.reader import Ledger
-from clients.settings import Settings, load_settings
+from clients.settings import Settings
 from clients.store import Store
 from console import display
+from console.context import open_settings
 from console.errors import BAD_INPUT, ConsoleError
 from console.options import DEFAULT_PROJECT, Json, ProjectFile, ServiceName
 from tenure.contract import Column, Contract, Role, Type
@@ -57,7 +58,9 @@ def add(
     Times are ISO 8601, in UTC if they do not say otherwise. Rows that are wrong are listed with the reason,
     the others are kept, and the exit code is 3. The same file again changes nothing if it says known_at.
     """
-    settings, plan = load_settings(), load_project(project)
+    stored = file.startswith("s3://")
+    settings = open_settings("detector", "store") if stored else open_settings("detector")
+    plan = load_project(project)
     frame = _read(file, settings)
     missing = [name for name in _NEEDED if name not in frame.columns]
     if missing:
@@ -100,7 +103,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show what is known of a customer: every label, and the predictions with the outcome each has by now."""
-    settings, plan = load_settings(), load_project(project)
+    settings, plan = open_settings("ledger"), load_project(project)
     ledger, name = Ledger.connect(settings), service or plan.rollout.service
     labels = ledger.read_labels(name, customer=customer)
     predictions = ledger.read_predictions(name, customer=customer, limit=limit, newest=True, features=False)

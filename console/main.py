@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -19,6 +20,7 @@ from console import (
     simulate,
     training,
 )
+from console.context import NAMESPACE, enter
 from console.errors import ConsoleError, find_exit_code
 from tenure import __version__
 from tenure.errors import TenureError
@@ -36,6 +38,28 @@ app = typer.Typer(
     epilog=_EPILOG,
     help="Churn models that prove themselves: train, judge, roll out as a canary, serve.",
 )
+
+
+@app.callback()
+def choose(
+    ctx: typer.Context,
+    context: Annotated[
+        str,
+        typer.Option(
+            "--context",
+            envvar="TENURE_CONTEXT",
+            help="Talk to the cluster of this context of the kubeconfig, not to this machine's platform.",
+        ),
+    ] = "",
+    namespace: Annotated[
+        str, typer.Option("--namespace", help="With --context: where Tenure is installed.")
+    ] = NAMESPACE,
+) -> None:
+    """Choose the platform that the command is for."""
+    if context:
+        ctx.with_resource(enter(context, namespace))
+
+
 app.command()(platform.up)
 app.command()(platform.down)
 app.command()(platform.status)

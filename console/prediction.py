@@ -13,8 +13,9 @@ from rich.text import Text
 
 from clients import names
 from clients.inference import InferenceClient, Predictions
-from clients.settings import Settings, load_settings
+from clients.settings import Settings
 from console import display
+from console.context import open_settings
 from console.errors import BAD_INPUT, ConsoleError
 from console.options import DEFAULT_PROJECT, Json, ProjectFile
 from tenure.contract import Contract, Type
@@ -52,7 +53,7 @@ def predict(
     Rows of a file that break the contract are not sent: they are listed with the reason, the others are
     answered, and the exit code is 3. Example: tenure predict data/telco.csv
     """
-    settings, plan = load_settings(), load_project(project)
+    settings, plan = open_settings("gateway"), load_project(project)
     if (file is None) == (row is None):
         raise ConsoleError("give one FILE or one --row; `tenure predict --help` shows both", BAD_INPUT)
     ids, rows, bad = _read_rows(file, row, plan.contract)

@@ -13,9 +13,9 @@ import typer
 from clients import names
 from clients.errors import ClientError, NotFoundError
 from clients.services import Services
-from clients.settings import load_settings
 from console import display
 from console.cockpit import build_history, build_view
+from console.context import open_settings
 from console.errors import FAILED, REFUSED, ConsoleError
 from console.options import DEFAULT_PROJECT, Json, ProjectFile
 from console.standing import State, Variant, describe_service
@@ -68,7 +68,7 @@ def history(
     from clients.ledger.reader import Ledger
 
     name = load_project(project).rollout.service
-    ledger = Ledger.connect(load_settings())
+    ledger = Ledger.connect(open_settings("ledger"))
     if at is not None:
         moment = at.replace(tzinfo=UTC) if at.tzinfo is None else at
         live = ledger.find_live(name, moment)
@@ -178,7 +178,7 @@ def _watch(cluster: Services, name: str, rollout: Rollout) -> None:
 
 def _connect(project: Path) -> tuple[Services, str, Rollout]:
     rollout = load_project(project).rollout
-    return Services.connect(load_settings()), rollout.service, rollout
+    return Services.connect(open_settings()), rollout.service, rollout
 
 
 def _read(cluster: Services, name: str) -> State:

@@ -13,8 +13,8 @@ import typer
 from rich.text import Text
 
 from clients.services import Services
-from clients.settings import load_settings
 from console import display
+from console.context import open_settings, refuse_remote
 from console.errors import BAD_INPUT, FAILED, ConsoleError
 from console.fault import FAULTS, Fault
 from console.options import DEFAULT_PROJECT, Json, ProjectFile
@@ -57,9 +57,12 @@ def simulate(
     The customers are those of the stream part, whom no model was trained on, under new ids. The truth is
     known here, so ROC-AUC and log-loss need not wait. Example: tenure simulate --scenario price-rise
     """
-    settings, plan = load_settings(), load_project(project)
+    settings = open_settings("gateway", "detector") if labels else open_settings("gateway")
+    plan = load_project(project)
     if not labels:
         settings = settings.model_copy(update={"detector_url": None})
+    if scenario in FAULTS:
+        refuse_remote(f"simulate --scenario {scenario}", "it harms processes of this machine")
     if scenario not in _NAMES:
         raise ConsoleError(f"there is no scenario {scenario!r}; known are {', '.join(_NAMES)}", BAD_INPUT)
     services = Services.connect(settings)
