@@ -8,6 +8,7 @@ through tunnels, which are closed when the command ends. Secrets of what it does
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -75,7 +76,7 @@ class Remote:
         """Close all tunnels; one that broke before is told of."""
         for tunnel in self._tunnels.values():
             problem = tunnel.find_problem()
-            if problem:
+            if problem and tunnel.is_open:
                 display.err.print(f"the tunnel to {tunnel.target} broke: {problem}", markup=False)
         self._stack.close()
 
@@ -138,7 +139,13 @@ class Remote:
             return None
         name, namespace = labels[0], labels[1] if len(labels) > 1 else self.namespace
         if len(labels) == 2 and not self.cluster.has_service(namespace, name):
-            return None
+            if _is_known(".".join(labels)):
+                return None
+            raise ConsoleError(
+                f"context {self.context}: there is no Service {name} in namespace {namespace}, which the "
+                f"ConfigMap {self.namespace}/{SETTINGS} names as {address.scheme}://{name}.{namespace}",
+                NOT_RUNNING,
+            )
         return namespace, name, _find_port(address)
 
     def _build(self, values: dict[str, Any]) -> Settings:
@@ -223,6 +230,14 @@ def refuse_remote(command: str, instead: str) -> None:
 
 def _leave(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)
+
+
+def _is_known(host: str) -> bool:
+    """Say whether this machine can resolve a name."""
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except OSError:
+        return False
 
 
 def _find_port(address: SplitResult) -> int:

@@ -110,6 +110,11 @@ class Tunnel:
             raise ConsoleError(f"there is no way to {self.target}: {reason}", NOT_RUNNING)
         return self._port
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has led there once."""
+        return self._port is not None
+
     def find_problem(self) -> str | None:
         """Return why the tunnel has broken; None while it stands."""
         if self._process is None or self._errors is None or self._process.poll() is None:
