@@ -7,14 +7,22 @@ import hashlib
 import io
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from clients.errors import ClientError, ConflictError, NotFoundError, RefusedError, UnreachableError
+from clients.errors import (
+    ClientError,
+    ConflictError,
+    NotFoundError,
+    RefusedError,
+    SettingsError,
+    UnreachableError,
+)
 from clients.run import PipelineVersion, read_version
 from clients.settings import Settings
+from clients.token import Token
 
 PIPELINE = "tenure-training"
 """What the uploaded training pipeline is called."""
@@ -23,39 +31,35 @@ PIPELINE = "tenure-training"
 class Kubeflow:
     """The runs API's pipelines. Every method raises NotFoundError, RefusedError or UnreachableError."""
 
-    def __init__(self, client: Any, url: str, token: str | None) -> None:
+    def __init__(
+        self, client: Any, url: str, token: Token, account: str | None = None, image: str | None = None
+    ) -> None:
         self._client = client
         self._url = url
         self._token = token
+        self._account = account
+        self.image = image
+        """Image that the steps of our pipelines shall run in; None for the pipelines' own choice."""
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
         """Build the client (importing kfp takes a second) and ask the address for its health."""
-        import httpx
-
         url = settings.runs_url.rstrip("/")
-        token = settings.runs_token.get_secret_value() if settings.runs_token else None
-        headers = {"authorization": f"Bearer {token}"} if token else {}
-        try:
-            # kfp.Client asks too, but gives a dead address half a minute.
-            answer = httpx.get(
-                f"{url}/apis/v2beta1/healthz", headers=headers, timeout=10, trust_env=not is_local(url)
-            )
-        except httpx.TransportError as error:
-            raise UnreachableError(
-                f"{url}: no answer ({error}). Is the platform up? `tenure status`"
-            ) from error
-        if answer.status_code in (401, 403):
-            raise RefusedError(
-                f"{url}: the token is refused (status {answer.status_code}): TENURE_RUNS_TOKEN"
-            )
-        if answer.status_code >= 400:
-            raise UnreachableError(f"{url}: its health check answers with status {answer.status_code}")
+        token = Token.of(settings)
+        namespace = _choose_namespace(settings.runs_namespace, _ask_health(url, token), url)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # it warns of servers older than 2.0
             from kfp.client import Client
 
-            return cls(Client(host=url, existing_token=token), url, token)
+            client = Client(
+                host=url,
+                # kfp would take them from a file of the user's, whatever server that was written for.
+                cookies="",
+                namespace=namespace or "kubeflow",
+                credentials=token if token.given else None,
+            )
+        client._context_setting["namespace"] = namespace
+        return cls(client, url, token, settings.runs_account, settings.components_image)
 
     def upload(self, package: Path | str, name: str = PIPELINE) -> PipelineVersion:
         """Make a compiled pipeline the newest version of the pipeline `name`; nothing happens if it is.
@@ -155,7 +159,7 @@ class Kubeflow:
             with contextlib.redirect_stdout(io.StringIO()):
                 yield
         except ApiException as error:
-            raise _translate_status(error, f"{self._url}: {action}") from error
+            raise _translate_status(error, f"{self._url}: {action}", self._token) from error
         except HTTPError as error:
             raise UnreachableError(f"{self._url}: {action}: no answer ({error})") from error
 
@@ -171,7 +175,57 @@ def is_local(url: str) -> bool:
     return url.startswith(("http://127.", "http://localhost", "http://[::1]"))
 
 
-def _translate_status(error: Any, action: str) -> ClientError:
+def _ask_health(url: str, token: Token) -> Mapping[str, Any]:
+    """Return what the server says of itself."""
+    import httpx
+
+    path = f"{url}/apis/v2beta1/healthz"
+    try:
+        # kfp.Client asks too, but gives a dead address half a minute.
+        answer = httpx.get(path, headers=token.headers(), timeout=10, trust_env=not is_local(url))
+    except httpx.TransportError as error:
+        raise UnreachableError(f"{url}: no answer ({error}). Is the platform up? `tenure status`") from error
+    if answer.status_code in (401, 403):
+        why = _explain(answer.status_code, token)
+        raise RefusedError(f"{url}: the token is refused (status {answer.status_code}): {why}")
+    if answer.status_code >= 400:
+        raise UnreachableError(f"{url}: its health check answers with status {answer.status_code}")
+    try:
+        found = answer.json()
+    except ValueError as error:
+        raise RefusedError(
+            f"{path}: what answers there is no pipelines API (no JSON); check TENURE_RUNS_URL"
+        ) from error
+    return found if isinstance(found, Mapping) else {}
+
+
+def _choose_namespace(wanted: str | None, health: Mapping[str, Any], url: str) -> str:
+    """Return the namespace of experiments and runs; empty where the server knows one user only.
+
+    kfp.Client would take its own pod's namespace and write it into its home directory.
+
+    Raises:
+        SettingsError: The server knows several users, and nobody says which we are.
+    """
+    if not (health.get("multi_user") or health.get("multiUser")):
+        # A server with one user refuses calls that name a namespace.
+        return ""
+    if not wanted:
+        raise SettingsError(
+            f"{url}: this Kubeflow Pipelines has several users; name the namespace that the runs belong to: "
+            "TENURE_RUNS_NAMESPACE"
+        )
+    return wanted
+
+
+def _explain(status: int, token: Token) -> str:
+    """Say what to do about 401 and 403."""
+    if status == 401:
+        return f"the token comes from {token.origin}"
+    return f"it may not do that; the token comes from {token.origin}, its account needs a role for it"
+
+
+def _translate_status(error: Any, action: str, token: Token) -> ClientError:
     try:
         document = json.loads(error.body)
         message = document.get("message") or document.get("error_message") or document
@@ -182,6 +236,8 @@ def _translate_status(error: Any, action: str) -> ClientError:
         return NotFoundError(text)
     if error.status == 409:
         return ConflictError(text)
+    if error.status in (401, 403):
+        return RefusedError(f"{text} (status {error.status}): {_explain(error.status, token)}")
     if not error.status or error.status in (429, 502, 503, 504):
         return UnreachableError(f"{text} (status {error.status})")
     return RefusedError(f"{text} (status {error.status})")

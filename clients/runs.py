@@ -41,7 +41,7 @@ class Runs(Kubeflow):
             arguments: Pipeline parameters by name.
             name: What the run is called.
             experiment: Groups runs; it is created if there is none.
-            service_account: The account that its pods run as, on a cluster.
+            service_account: The account that its pods run as, on a cluster; by default the settings'.
 
         Raises:
             RefusedError: The server refuses an argument.
@@ -54,7 +54,7 @@ class Runs(Kubeflow):
                 params=dict(arguments),
                 pipeline_id=pipeline.pipeline_id,
                 version_id=pipeline.version_id,
-                service_account=service_account,
+                service_account=service_account or self._account,
             )
         return str(run.run_id)
 
@@ -151,10 +151,12 @@ class Runs(Kubeflow):
             names = ", ".join(item.name for item in run.steps) or "none yet"
             raise NotFoundError(f"run {run_id} has no step {step!r}; its steps: {names}")
         path = _LOG_PATH.format(run=quote(run_id, safe=""), node=quote(found.node or step, safe=""))
-        headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
         try:
             answer = httpx.get(
-                f"{self._url}{path}", headers=headers, timeout=30, trust_env=not is_local(self._url)
+                f"{self._url}{path}",
+                headers=self._token.headers(),
+                timeout=30,
+                trust_env=not is_local(self._url),
             )
         except httpx.TransportError as error:
             raise UnreachableError(f"{self._url}{path}: no answer ({error})") from error
@@ -184,7 +186,7 @@ class Runs(Kubeflow):
             experiment: Groups runs; it is created if there is none.
             cron: Six fields in UTC, the first are seconds: `0 0 3 * * *` is every night at three.
             max_concurrency: A run is put off while as many of its runs are not done.
-            service_account: The account that its pods run as, on a cluster.
+            service_account: The account that its pods run as, on a cluster; by default the settings'.
 
         Raises:
             RefusedError: The server refuses the cron expression or an argument.
@@ -199,7 +201,7 @@ class Runs(Kubeflow):
                 params=dict(arguments),
                 pipeline_id=pipeline.pipeline_id,
                 version_id=pipeline.version_id,
-                service_account=service_account,
+                service_account=service_account or self._account,
             )
         return read_schedule(made)
 
@@ -210,7 +212,10 @@ class Runs(Kubeflow):
         with self._translate("listing schedules"):
             while True:
                 page = self._client.list_recurring_runs(
-                    page_token=token, page_size=100, sort_by="created_at desc"
+                    page_token=token,
+                    page_size=100,
+                    sort_by="created_at desc",
+                    namespace=self._client.get_user_namespace() or None,
                 )
                 found += [read_schedule(item) for item in page.recurring_runs or ()]
                 token = page.next_page_token or ""

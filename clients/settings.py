@@ -34,6 +34,9 @@ class Settings(BaseSettings):
         default=None,
         description="A file with that token, read anew as it rotates: a projected account token.",
     )
+    runs_namespace: str | None = Field(
+        default=None, description="Namespace of the runs, where Kubeflow Pipelines has several users."
+    )
     runs_account: str | None = Field(
         default=None, description="Account that the pods of a run get; by default the backend's own choice."
     )

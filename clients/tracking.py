@@ -59,6 +59,10 @@ class Tracking:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        # It takes its login from the environment only.
+        if settings.tracking_username and settings.tracking_password:
+            os.environ["MLFLOW_TRACKING_USERNAME"] = settings.tracking_username
+            os.environ["MLFLOW_TRACKING_PASSWORD"] = settings.tracking_password.get_secret_value()
         from mlflow import MlflowClient
 
         url = settings.tracking_url
@@ -214,6 +218,8 @@ def _translate(error: Any, action: str) -> ClientError:
     status = getattr(error, "get_http_status_code", lambda: 0)()
     if ("API request to" in text and "failed with exception" in text) or status in (502, 503, 504):
         return UnreachableError(f"{text}. Is the tracking server up?")
+    if error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+        return RefusedError(f"{text}. The login is TENURE_TRACKING_USERNAME and TENURE_TRACKING_PASSWORD")
     return RefusedError(text)
 
 

@@ -9,8 +9,8 @@ import typer
 
 from clients.errors import ConflictError, NotFoundError
 from clients.runs import Runs, Schedule
-from clients.settings import load_settings
 from console import display
+from console.context import open_settings
 from console.options import DEFAULT_PROJECT, Json, ProjectFile
 from console.training import PIPELINE, make_arguments
 from tenure.project import load_project
@@ -33,15 +33,15 @@ def add(
 ) -> None:
     """Train, judge, and roll out if the gate approves, whenever the clock says so.
 
-    Project and pipeline are taken as they are now: add the schedule anew when they have changed. A run is put
+    Project, pipeline and image are taken as they are now: add the schedule anew when they have changed. A run is put
     off while the one before goes on; of several that were missed the last is made up for.
     """
     plan = load_project(project)
-    runs = Runs.connect(load_settings())
+    runs = Runs.connect(open_settings("runs"))
     title = name or plan.name
     if any(known.name == title for known in runs.list_schedules()):
         raise ConflictError(f"there is a schedule {title!r} already; `tenure schedule remove {title}` first")
-    arguments = make_arguments(plan, source, f"the schedule {cron}")
+    arguments = make_arguments(plan, source, f"the schedule {cron}", runs.image)
     made = runs.schedule(runs.upload(pipeline), arguments, title, plan.name, cron)
     if as_json:
         display.print_json(describe_schedule(made))
@@ -52,7 +52,7 @@ def add(
 @app.command("list")
 def show(as_json: Json = False) -> None:
     """List the schedules."""
-    found = [describe_schedule(one) for one in Runs.connect(load_settings()).list_schedules()]
+    found = [describe_schedule(one) for one in Runs.connect(open_settings("runs")).list_schedules()]
     if as_json:
         display.print_json(found)
         return
@@ -65,7 +65,7 @@ def show(as_json: Json = False) -> None:
 @app.command()
 def remove(name: Annotated[str, typer.Argument(help="Its name or its id.")]) -> None:
     """Remove a schedule; runs that it has started go on."""
-    runs = Runs.connect(load_settings())
+    runs = Runs.connect(open_settings("runs"))
     found = [one for one in runs.list_schedules() if name in (one.name, one.id)]
     if not found:
         raise NotFoundError(f"there is no schedule {name!r}; `tenure schedule list` shows them")

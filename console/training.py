@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from clients.runs import Run, Runs
-from clients.settings import load_settings
 from console import display
+from console.context import open_settings
 from console.errors import FAILED, ConsoleError
 from console.options import DEFAULT_PROJECT, Json, ProjectFile
 from tenure.project import Project, load_project
@@ -47,7 +47,7 @@ def run(
     MLflow and in the run. It is 1 when a step fails; the stable model then serves on untouched.
     """
     plan = load_project(project)
-    runs = Runs.connect(load_settings())
+    runs = Runs.connect(open_settings("runs"))
     run_id = submit(runs, plan, source=source, name=name, reason=reason, pipeline=pipeline)
     if not follow:
         if as_json:
@@ -70,16 +70,17 @@ def submit(
     runs: Runs, project: Project, *, source: str, name: str, reason: str, pipeline: Path = PIPELINE
 ) -> str:
     """Upload the training pipeline unless it is the newest there, start a run of it, return its id."""
-    arguments = make_arguments(project, source, reason)
+    arguments = make_arguments(project, source, reason, runs.image)
     title = name or f"{project.name} {time.strftime('%Y-%m-%d %H:%M:%S')}"
     return runs.start(runs.upload(pipeline), arguments, title, project.name)
 
 
-def make_arguments(project: Project, source: str, reason: str) -> dict[str, str]:
+def make_arguments(project: Project, source: str, reason: str, image: str | None = None) -> dict[str, str]:
     """Return the parameters of the training pipeline; a path in `source` is made absolute."""
     if source and "://" not in source:
         source = str(Path(source).resolve())
-    return {"project": project.model_dump_json(), "source": source, "reason": reason}
+    arguments = {"project": project.model_dump_json(), "source": source, "reason": reason}
+    return {**arguments, "image": image} if image else arguments
 
 
 def follow_run(runs: Runs, run_id: str, timeout: float = 3600) -> Run:

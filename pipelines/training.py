@@ -15,8 +15,21 @@ from typing import NamedTuple
 from kfp import compiler, dsl
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Model, Output
 
+from pipelines.pod import LEDGER, NOTIFICATIONS, TRACKING, Pod, fit_pod
+
 IMAGE = "tenure-components:0.1.0"
 """Image of all steps unless a run says otherwise."""
+
+PODS = {
+    "ingest": Pod("100m", "2", "512Mi", "4Gi", seconds=1800, secrets=(LEDGER,)),
+    "validate": Pod("100m", "2", "512Mi", "4Gi", seconds=1800),
+    "tune": Pod("500m", "4", "1Gi", "8Gi", seconds=4 * 3600, secrets=(TRACKING,)),
+    "evaluate": Pod("200m", "2", "1Gi", "8Gi", seconds=3600, secrets=(TRACKING,)),
+    "gate": Pod("100m", "1", "256Mi", "1Gi", seconds=600, secrets=(TRACKING, NOTIFICATIONS)),
+    # It may wait for an hour (`rollout.ready_timeout_seconds`), and takes back what it cannot prove.
+    "rollout": Pod("100m", "1", "512Mi", "2Gi", seconds=2 * 3600, retries=1, secrets=(TRACKING,)),
+}
+"""What each step gets on a cluster."""
 
 PACKAGE = Path(__file__).with_suffix(".yaml")
 """The compiled pipeline."""
@@ -29,8 +42,10 @@ def ingest(
 ) -> NamedTuple("Ingested", digest=str, code_version=str):  # type: ignore[valid-type]
     """Read the customers and store them as an immutable snapshot."""
     from components import ingest
+    from components.attempt import attempt
 
-    found = ingest.run(project, source, snapshot.path)
+    with attempt():
+        found = ingest.run(project, source, snapshot.path)
     snapshot.metadata["rows"] = found.rows
     snapshot.metadata["digest"] = found.digest
     snapshot.metadata["stored_at"] = found.uri
@@ -49,8 +64,12 @@ def validate(
 ) -> None:
     """Check the snapshot against the contract and set bad rows aside."""
     from components import validate
+    from components.attempt import attempt
 
-    found = validate.run(project, digest, code_version, rows.path, bad_rows.path, profile.path, counts.path)
+    with attempt():
+        found = validate.run(
+            project, digest, code_version, rows.path, bad_rows.path, profile.path, counts.path
+        )
     for name, value in found.items():
         counts.log_metric(name, value)
 
@@ -60,8 +79,10 @@ def tune(
 ) -> NamedTuple("Tuned", run_id=str):  # type: ignore[valid-type]
     """Search for a model on the training part and write it as a bundle."""
     from components import tune
+    from components.attempt import attempt
 
-    name, run_id = tune.run(project, rows.path, digest, code_version, bundle.path)
+    with attempt():
+        name, run_id = tune.run(project, rows.path, digest, code_version, bundle.path)
     bundle.metadata["digest"] = name
     return (run_id,)
 
@@ -79,8 +100,10 @@ def evaluate(
 ) -> None:
     """Judge the bundle on the held-out customers, beside the champion and two baselines."""
     from components import evaluate
+    from components.attempt import attempt
 
-    found = evaluate.run(project, rows.path, bundle.path, run_id, evaluation.path, report.path)
+    with attempt():
+        found = evaluate.run(project, rows.path, bundle.path, run_id, evaluation.path, report.path)
     for name, value in found.metrics.items():
         metrics.log_metric(name, value)
     roc.log_roc_curve(*found.roc)
@@ -90,15 +113,19 @@ def evaluate(
 def gate(project: str, evaluation: Input[Artifact], run_id: str, decision: Output[Markdown]) -> bool:
     """Decide whether the challenger may meet customers."""
     from components import gate
+    from components.attempt import attempt
 
-    return gate.run(project, evaluation.path, run_id, decision.path)
+    with attempt():
+        return gate.run(project, evaluation.path, run_id, decision.path)
 
 
 def rollout(project: str, bundle: Input[Model], run_id: str, reason: str, rollout: Output[Markdown]) -> None:
     """Make the bundle the stable model, or a canary in front of it."""
     from components import rollout as component
+    from components.attempt import attempt
 
-    component.run(project, bundle.path, run_id, rollout.path, reason)
+    with attempt():
+        component.run(project, bundle.path, run_id, rollout.path, reason)
 
 
 _component = dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -133,6 +160,7 @@ def training(project: str, source: str = "", image: str = IMAGE, reason: str = "
         rolled_out.set_caching_options(False)
     for task in (ingested, validated, tuned, evaluated, decided, rolled_out):
         task.set_container_image(image)
+        fit_pod(task, PODS[task.name])
 
 
 training_pipeline = dsl.pipeline(name="tenure-training")(training)

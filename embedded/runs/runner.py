@@ -22,6 +22,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -52,8 +53,15 @@ from kfp.local.orchestrator import enhanced_dag_orchestrator, task_executor
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 _DRAIN_SECONDS = 1.0
+FINAL = 65
+"""Exit code (EX_DATAERR of sysexits.h) of a step that would fail in the same way again."""
+
 # stderr of a step joins its stdout; unbuffered, so that its log can be followed and survives its death.
 _STEP_ENVIRONMENT = {"PYTHONUNBUFFERED": "1"}
+
+
+class _FinalFailure(Exception):  # noqa: N818 - it never leaves this module
+    """Ends kfp.local's attempts at a step."""
 
 
 @dataclass
@@ -103,6 +111,8 @@ class Tracker:
                 file.write(f"--- attempt {attempt} ---\n".encode())
             self._thread.launched = True
             self._thread.exit_code = handler.run_process(file, path[-1])
+        if self._thread.exit_code == FINAL:
+            raise _FinalFailure
         return status.Status.SUCCESS if self._thread.exit_code == 0 else status.Status.FAILURE
 
     def _follow_task(self, execute: Callable[..., Any]) -> Callable[..., Any]:
@@ -142,6 +152,8 @@ class Tracker:
             self.writer.start_step(path)
             try:
                 outputs, result = execute(**arguments)
+            except _FinalFailure:
+                outputs, result = {}, status.Status.FAILURE
             except Exception as error:
                 self.writer.end_step(path, FAILED, f"{type(error).__name__}: {error}")
                 raise
@@ -231,6 +243,10 @@ def run_pipeline(
     spec = json_format.ParseDict(document["pipeline_spec"], pipeline_spec_pb2.PipelineSpec())
     tracker = Tracker(folder, ProgressWriter(folder.progress))
     tracker.install()
+    # That shares of a machine, and the like, mean nothing here: it would be said at each step of each run.
+    warnings.filterwarnings(
+        "ignore", message=".*have no effect in the current local runner", category=UserWarning
+    )
     kfp.local.init(
         runner=kfp.local.SubprocessRunner(use_venv=False),
         pipeline_root=str(folder.artifacts),

@@ -160,7 +160,7 @@ def write_order(cause: Cause, champion: Champion, pipeline: PipelineVersion) -> 
 
 
 def write_arguments(
-    cause: Cause, champion: Champion, since: datetime | None, until: datetime
+    cause: Cause, champion: Champion, since: datetime | None, until: datetime, image: str | None = None
 ) -> dict[str, str]:
     """Return the run's parameters.
 
@@ -169,6 +169,7 @@ def write_arguments(
         champion: Its project is what the pipeline gets.
         since: From when on the ledger's customers are taken; unused for new data.
         until: Up to when.
+        image: What the steps shall run in; by default the pipeline's own choice.
     """
     if cause.kind == "data" or since is None:
         source = cause.detail["uri"]
@@ -177,7 +178,8 @@ def write_arguments(
         source = (
             f"ledger://{cause.service}?since={format_time(since)}&until={format_time(until)}&min_rows={rows}"
         )
-    return {"project": champion.project.model_dump_json(), "source": source, "reason": cause.reason}
+    arguments = {"project": champion.project.model_dump_json(), "source": source, "reason": cause.reason}
+    return {**arguments, "image": image} if image else arguments
 
 
 def format_time(time: datetime) -> str:

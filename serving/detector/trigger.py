@@ -59,6 +59,7 @@ class Trigger:
         connect: Returns the runs API; called when it is needed first, and again after it failed.
         notifier: Whom to tell of failed runs.
         clock: The time.
+        image: What the steps of a run shall run in; by default the pipeline's own choice.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Trigger:
         connect: Callable[[], Runs],
         notifier: Notifier,
         clock: Callable[[], datetime],
+        image: str | None = None,
     ) -> None:
         self._ledger = ledger
         self._writer = writer
@@ -76,6 +78,7 @@ class Trigger:
         self._connect = connect
         self._notifier = notifier
         self._clock = clock
+        self._image = image
         self._runs: Runs | None = None
         self._told: set[str] = set()
         self._obstacles = Obstacles(ledger)
@@ -162,7 +165,7 @@ class Trigger:
             state="submitting",
             note=f"is submitted as {order.name!r}",
             detail={**cause.detail, "order": asdict(order)},
-            arguments=write_arguments(cause, champion, since, now),
+            arguments=write_arguments(cause, champion, since, now, self._image),
         )
         if not self._save(submitted, "waiting"):
             return cause  # another detector was faster

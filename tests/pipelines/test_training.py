@@ -34,7 +34,7 @@ def test_committed_package_is_what_the_code_compiles_to(tmp_path: Path) -> None:
 
 def read_tasks() -> dict[str, Any]:
     """Return every task of the package by name, those inside the condition too."""
-    document = yaml.safe_load(PACKAGE.read_text())
+    document, _ = yaml.safe_load_all(PACKAGE.read_text())
     tasks = dict(document["root"]["dag"]["tasks"])
     return tasks | document["components"]["comp-condition-1"]["dag"]["tasks"]
 
@@ -51,7 +51,7 @@ def test_only_validate_and_tune_are_cached() -> None:
 
 
 def test_steps_install_nothing_and_take_the_image_of_the_run() -> None:
-    document = yaml.safe_load(PACKAGE.read_text())
+    document, _ = yaml.safe_load_all(PACKAGE.read_text())
     assert document["root"]["inputDefinitions"]["parameters"]["image"]["defaultValue"] == IMAGE
     executors = document["deploymentSpec"]["executors"]
     assert len(executors) == len(STEPS)
