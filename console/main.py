@@ -21,6 +21,7 @@ from console import (
     training,
 )
 from console.context import NAMESPACE, enter
+from console.doctor.command import doctor
 from console.errors import ConsoleError, find_exit_code
 from tenure import __version__
 from tenure.errors import TenureError
@@ -65,6 +66,7 @@ app.command()(platform.down)
 app.command()(platform.status)
 app.command()(platform.logs)
 app.command()(platform.env)
+app.command()(doctor)
 app.command()(training.run)
 app.command()(prediction.predict)
 app.command()(simulate.simulate)
