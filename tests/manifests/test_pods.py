@@ -1,0 +1,176 @@
+"""Every pod keeps to Pod Security `restricted`, and to some more that we ask of ourselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+OURS = {"tenure-detector", "tenure-pilot", "tenure-console", "tenure-mlflow", "tenure-predictor"}
+API_USERS = {"tenure-detector", "tenure-pilot", "tenure-console"}
+VOLUMES = {"configMap", "emptyDir", "projected", "secret", "persistentVolumeClaim"}
+
+
+def find_breaches(pod: dict[str, Any], container: dict[str, Any]) -> list[str]:
+    """Return what a container does that `restricted` forbids."""
+    whole, own = pod.get("securityContext", {}), container.get("securityContext", {})
+    found = []
+    if own.get("allowPrivilegeEscalation") is not False:
+        found.append("allowPrivilegeEscalation")
+    if "ALL" not in own.get("capabilities", {}).get("drop", ()) or own["capabilities"].get("add"):
+        found.append("capabilities")
+    if not own.get("runAsNonRoot", whole.get("runAsNonRoot")):
+        found.append("runAsNonRoot")
+    if not own.get("runAsUser", whole.get("runAsUser")):
+        found.append("runAsUser")
+    if own.get("seccompProfile", whole.get("seccompProfile", {})).get("type") != "RuntimeDefault":
+        found.append("seccompProfile")
+    if own.get("privileged") or any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")):
+        found.append("host")
+    if any("hostPort" in port for port in container.get("ports", ())):
+        found.append("hostPort")
+    return found
+
+
+def test_restricted(rendered: Any) -> None:
+    for name, template in rendered.pods():
+        pod = template["spec"]
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            assert not find_breaches(pod, container), f"{name}/{container['name']}"
+        for volume in pod.get("volumes", ()):
+            assert volume.keys() - {"name"} <= VOLUMES, f"{name}: {volume}"
+    for runtime in rendered.list("ServingRuntime"):
+        for container in runtime["spec"]["containers"]:  # a runtime has no security context of the whole pod
+            assert not find_breaches({}, container)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"allowPrivilegeEscalation": True},
+        {"capabilities": {"drop": ["NET_RAW"]}},
+        {"capabilities": {"drop": ["ALL"], "add": ["CHOWN"]}},
+        {"runAsUser": 0},
+        {"runAsNonRoot": False},
+        {"privileged": True},
+        {"seccompProfile": {"type": "Unconfined"}},
+    ],
+)
+def test_breaches_are_found(kind: Any, change: dict[str, Any]) -> None:
+    pod = kind.get("Deployment", "tenure-detector")["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    assert find_breaches(pod, {**container, "securityContext": {**container["securityContext"], **change}})
+
+
+def test_namespace_enforces(rendered: Any) -> None:
+    (namespace,) = rendered.list("Namespace")
+    labels = namespace["metadata"]["labels"]
+    for mode in ("enforce", "audit", "warn"):
+        assert labels[f"pod-security.kubernetes.io/{mode}"] == "restricted"
+
+
+def test_containers_are_small_and_read_only(rendered: Any) -> None:
+    for name, container in rendered.containers():
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True, name
+        for part in ("requests", "limits"):
+            assert container["resources"][part].keys() >= {"cpu", "memory"}, name
+        assert container["imagePullPolicy"] == "IfNotPresent", name
+
+
+def test_requests_fit_two_cores(kind: Any) -> None:
+    total = 0.0
+    for one in (*kind.list("Deployment"), *kind.list("StatefulSet")):
+        for container in one["spec"]["template"]["spec"]["containers"]:
+            total += one["spec"]["replicas"] * read_cpu(container["resources"]["requests"]["cpu"])
+    assert total <= 0.5  # Kubeflow Pipelines, KServe, the gateway and a run's steps need theirs
+
+
+def read_cpu(text: str) -> float:
+    return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
+
+
+def test_services_are_probed(rendered: Any) -> None:
+    for name, template in rendered.pods():
+        for container in template["spec"]["containers"]:
+            assert container.keys() >= {"startupProbe", "readinessProbe", "livenessProbe"}, name
+            names = {port["name"] for port in container["ports"]}
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                http = container[probe].get("httpGet")
+                assert http is None or http["port"] in names
+
+
+def test_only_users_of_the_api_have_its_token(rendered: Any) -> None:
+    for name, template in rendered.pods():
+        pod = template["spec"]
+        assert pod.get("automountServiceAccountToken", False) is (name in API_USERS), name
+        assert pod["serviceAccountName"] == name
+        rendered.get("ServiceAccount", name)
+    for account in rendered.list("ServiceAccount", "tenure"):
+        assert account["automountServiceAccountToken"] is False, account["metadata"]["name"]
+
+
+def test_services_do_not_become_settings(rendered: Any) -> None:
+    # The Service tenure-pilot would fill TENURE_PILOT_PORT with tcp://ADDRESS:8080.
+    for name, template in rendered.pods():
+        assert template["spec"]["enableServiceLinks"] is False, name
+
+
+def test_selectors_find_their_pods(rendered: Any) -> None:
+    labels = {name: template["metadata"]["labels"] for name, template in rendered.pods()}
+    selectors = [(one, one["spec"]["selector"]) for one in rendered.list("Service", "tenure")]
+    selectors += [
+        (one, one["spec"]["selector"]["matchLabels"])
+        for kind in ("Deployment", "StatefulSet", "PodDisruptionBudget")
+        for one in rendered.list(kind, "tenure")
+        if one["metadata"]["name"] != "tenure-predictor"
+    ]
+    for one, selector in selectors:
+        found = [name for name, has in labels.items() if selector.items() <= has.items()]
+        assert found == [one["metadata"]["name"]]
+
+
+def test_ports_of_services_exist(rendered: Any) -> None:
+    ports = {
+        name: {port["name"] for container in template["spec"]["containers"] for port in container["ports"]}
+        for name, template in rendered.pods()
+    }
+    for service in rendered.list("Service", "tenure"):
+        for port in service["spec"]["ports"]:
+            if "selector" in service["spec"]:
+                assert port["targetPort"] in ports[service["metadata"]["name"]]
+
+
+def test_images(rendered: Any) -> None:
+    for name, container in rendered.containers():
+        image, _, tag = container["image"].rpartition("/")[2].partition(":")
+        if image in OURS:
+            assert not tag or rendered.overlay != "kind", f"{name}: the tag is set at the install"
+        else:
+            assert container["image"].endswith("postgres:17.6-bookworm"), name
+
+
+def test_detectors_overlap(rendered: Any) -> None:
+    spec = rendered.get("Deployment", "tenure-detector")["spec"]
+    assert spec["replicas"] >= 2
+    assert spec["strategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
+    }
+    assert rendered.get("PodDisruptionBudget", "tenure-detector")["spec"]["maxUnavailable"] == 1
+
+
+def test_pilots_do_not(rendered: Any) -> None:
+    spec = rendered.get("Deployment", "tenure-pilot")["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+
+
+def test_token_for_pipelines(rendered: Any) -> None:
+    pod = rendered.get("Deployment", "tenure-detector")["spec"]["template"]["spec"]
+    (volume,) = (one for one in pod["volumes"] if "projected" in one)
+    (source,) = volume["projected"]["sources"]
+    assert source["serviceAccountToken"]["audience"] == "pipelines.kubeflow.org"
+    (container,) = pod["containers"]
+    (mount,) = (one for one in container["volumeMounts"] if one["name"] == volume["name"])
+    environment = {one["name"]: one.get("value") for one in container["env"]}
+    path = f"{mount['mountPath']}/{source['serviceAccountToken']['path']}"
+    assert environment["TENURE_RUNS_TOKEN_FILE"] == path
