@@ -3,9 +3,13 @@ SHELL := /bin/sh
 VENV ?= .venv
 BIN := $(VENV)/bin
 export VENV
+# What `make up` is told (docs/cluster.md).
+export CLUSTER NAME CONTEXT OVERLAY TAG BUILD REGISTRY MIRROR IMAGE_LOAD MANIFESTS INGRESS_DOMAIN GATEWAY GATEWAY_URL
+export S3_URL S3_BUCKET S3_REGION RUNS_URL DATA RUN TIMEOUT PURGE
+export WITH_GATEWAY_API WITH_ENVOY_GATEWAY WITH_CERT_MANAGER WITH_KSERVE WITH_KFP
 
 .DEFAULT_GOAL := help
-.PHONY: help environment environment-dev environment-detector demo demo-rollback down status test test-fast lint format bench compile lock clean
+.PHONY: up cluster-check cluster-status cluster-down help environment environment-dev environment-detector demo demo-rollback down status test test-fast lint format bench compile lock clean
 
 help: ## Show what can be typed
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -31,6 +35,18 @@ down: ## Stop everything that was started here; leaves no process
 
 status: environment ## Show what runs
 	@$(BIN)/tenure status
+
+up: environment ## Install everything on a Kubernetes cluster: kind, or CLUSTER=existing (docs/cluster.md)
+	@kind-cluster/up up
+
+cluster-check: environment ## See whether this machine, or the cluster, has what `make up` needs
+	@kind-cluster/up check
+
+cluster-status: environment ## Show what runs on the cluster
+	@kind-cluster/up status
+
+cluster-down: environment ## Delete the kind cluster; of an existing cluster, take Tenure off it
+	@kind-cluster/up down
 
 test: environment-dev environment-detector ## Check style, types and imports, then run every test
 	@$(MAKE) --no-print-directory lint

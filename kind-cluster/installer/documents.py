@@ -1,0 +1,149 @@
+"""What is changed in third parties' manifests before they are applied. Pure: documents in, documents out."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+Document = dict[str, Any]
+
+_GATEWAY_GROUPS = ("gateway.networking.k8s.io", "gateway.networking.x-k8s.io")
+_UNUSED_KSERVE = ("llmisvc", "llminferenceservice", "localmodel", "llm-d.ai", "inference.networking")
+_IMAGE_KEYS = re.compile(r'("image"\s*:\s*")([^"{}\s]+)(")')
+_REGISTRY_IMAGE = re.compile(
+    r"(?<![\w./-])((?:docker\.io|ghcr\.io|quay\.io|gcr\.io|registry\.k8s\.io|[a-z0-9-]+\.pkg\.dev)/[\w./-]+(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?)"
+)
+
+
+def find(documents: Iterable[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
+    """Return the documents of one kind."""
+    return [one for one in documents if one.get("kind") == kind]
+
+
+def split_types(documents: Iterable[Document]) -> tuple[list[Document], list[Document]]:
+    """Part the documents: namespaces and types first, and what needs them."""
+    first: list[Document] = []
+    rest: list[Document] = []
+    for one in documents:
+        (first if one["kind"] in ("CustomResourceDefinition", "Namespace") else rest).append(one)
+    return first, rest
+
+
+def drop_gateway_api(documents: Iterable[Document]) -> list[Document]:
+    """Leave out the Gateway API's own types and their guard.
+
+    Envoy Gateway's file brings the experimental ones along, which the guard of the standard ones
+    (ValidatingAdmissionPolicy safe-upgrades) refuses: a first install would end there.
+    """
+    return [
+        one
+        for one in documents
+        if not (
+            one["kind"] == "CustomResourceDefinition" and one.get("spec", {}).get("group") in _GATEWAY_GROUPS
+        )
+        and not (
+            one["kind"].startswith("ValidatingAdmissionPolicy")
+            and one["metadata"]["name"].endswith("gateway.networking.k8s.io")
+        )
+    ]
+
+
+def select_kserve(documents: Iterable[Document]) -> list[Document]:
+    """Leave out the controllers of language models and of model caches: unused here, and they need memory."""
+    return [
+        one
+        for one in documents
+        if not any(
+            word in one["metadata"]["name"] or word in one.get("spec", {}).get("group", "")
+            for word in _UNUSED_KSERVE
+        )
+    ]
+
+
+def configure_kserve(documents: Iterable[Document], *, gateway: str, domain: str) -> list[Document]:
+    """Set KServe to Standard mode behind the Gateway API, with sidecars that fit a small machine.
+
+    Raises:
+        ValueError: The documents hold no `inferenceservice-config`.
+    """
+    changed = [copy.deepcopy(one) for one in documents]
+    for one in changed:
+        if one["kind"] == "ConfigMap" and one["metadata"]["name"] == "inferenceservice-config":
+            _change_json(one["data"], "deploy", {"defaultDeploymentMode": "Standard"})
+            _change_json(
+                one["data"],
+                "ingress",
+                {
+                    "enableGatewayApi": True,
+                    "kserveIngressGateway": gateway,
+                    "ingressDomain": domain,
+                    "disableIstioVirtualHost": True,
+                },
+            )
+            for sidecar in ("agent", "logger"):
+                _change_json(one["data"], sidecar, {"cpuRequest": "20m", "memoryRequest": "48Mi"})
+            _change_json(one["data"], "storageInitializer", {"cpuRequest": "50m"})
+            return changed
+    raise ValueError("KServe's manifests hold no ConfigMap inferenceservice-config: is it another file?")
+
+
+def _change_json(data: dict[str, str], key: str, changes: Mapping[str, Any]) -> None:
+    data[key] = json.dumps({**json.loads(data.get(key, "{}")), **changes}, indent=2)
+
+
+def keep_retries(documents: Iterable[Document]) -> list[Document]:
+    """Take Argo's default retries away: they override those that a pipeline's steps ask for, and multiply."""
+    changed = []
+    for one in documents:
+        if one["kind"] == "ConfigMap" and one["metadata"]["name"] == "workflow-controller-configmap":
+            one = copy.deepcopy(one)
+            one["data"] = {key: text for key, text in one["data"].items() if key != "workflowDefaults"}
+        changed.append(one)
+    return changed
+
+
+def drop(documents: Iterable[Document], kind: str, name: str) -> list[Document]:
+    """Leave one object out."""
+    return [one for one in documents if (one["kind"], one["metadata"]["name"]) != (kind, name)]
+
+
+def mirror_images(documents: Iterable[Document], prefix: str) -> list[Document]:
+    """Fetch every image from a mirror: containers', and those named in arguments, variables and settings."""
+    if not prefix:
+        return list(documents)
+    return [_walk(one, lambda image: mirror_image(image, prefix), "") for one in documents]
+
+
+def mirror_image(image: str, prefix: str) -> str:
+    """Return an image's name at the mirror: the prefix, then its full name with its own registry."""
+    return image if image.startswith(f"{prefix}/") else f"{prefix}/{qualify_image(image)}"
+
+
+def qualify_image(image: str) -> str:
+    """Return an image's full name: `postgres:17` is `docker.io/library/postgres:17`."""
+    first, _, rest = image.partition("/")
+    if not rest:
+        return f"docker.io/library/{image}"
+    if "." in first or ":" in first or first == "localhost":
+        return image
+    return f"docker.io/{image}"
+
+
+def _walk(value: Any, change: Callable[[str], str], key: str) -> Any:
+    if isinstance(value, dict):
+        if value.get("kind") == "CustomResourceDefinition":
+            return value
+        return {name: _walk(one, change, name) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_walk(one, change, key) for one in value]
+    if not isinstance(value, str):
+        return value
+    if key == "image":
+        return change(value)
+    if key == "description":
+        return value
+    inner = _IMAGE_KEYS.sub(lambda found: f"{found[1]}{change(found[2])}{found[3]}", value)
+    return inner if inner != value else _REGISTRY_IMAGE.sub(lambda found: change(found[1]), value)

@@ -1,0 +1,114 @@
+"""Our images: their names, built when they are missing, handed to the nodes when they are new there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from installer.errors import InstallError, ProgramError
+from installer.options import ROOT, Options
+from installer.program import Programs
+from installer.state import State
+
+NAMES = (
+    "tenure-components",
+    "tenure-predictor",
+    "tenure-detector",
+    "tenure-pilot",
+    "tenure-console",
+    "tenure-mlflow",
+)
+
+
+def find_tag(programs: Programs, options: Options) -> str:
+    """Return the tag asked for, else twelve digits of the commit (`-dirty`: and changes)."""
+    if options.tag:
+        return options.tag
+    commit = programs.need(["git", "rev-parse", "--short=12", "HEAD"], directory=ROOT).strip()
+    changed = programs.need(["git", "status", "--porcelain", "--untracked-files=no"], directory=ROOT).strip()
+    return f"{commit}-dirty" if changed else commit
+
+
+def name_image(name: str, tag: str, registry: str) -> str:
+    """Return an image's whole name."""
+    return f"{registry}/{name}:{tag}" if registry else f"{name}:{tag}"
+
+
+def find_ids(programs: Programs, references: list[str]) -> dict[str, str]:
+    """Return the ID of each image that Docker has here."""
+    found = {}
+    for reference in references:
+        result = programs.run(["docker", "image", "inspect", "--format", "{{.Id}}", reference])
+        if result.ok:
+            found[reference] = result.out.strip()
+    return found
+
+
+class Images:
+    """The images of one installation."""
+
+    def __init__(self, programs: Programs, options: Options, logs: Path, tag: str) -> None:
+        self._programs = programs
+        self._options = options
+        self._logs = logs
+        self.tag = tag
+        self.references = {name: name_image(name, tag, options.registry) for name in NAMES}
+        self.ids: Mapping[str, str] = {}
+        """ID by name; known after `build`."""
+
+    def build(self) -> str:
+        """Build what is missing; an image of uncommitted changes is always built, from Docker's cache."""
+        wanted = list(self.references.values())
+        known = find_ids(self._programs, wanted)
+        missing = [one for one in wanted if one not in known]
+        built = False
+        if self._options.build and (missing or self.tag.endswith("-dirty")):
+            arguments = ["make", "--no-print-directory", "images", f"TAG={self.tag}"]
+            if self._options.registry:
+                arguments.append(f"REGISTRY={self._options.registry}")
+            self._programs.record(arguments, self._logs / "images.log", directory=ROOT)
+            known = find_ids(self._programs, wanted)
+            missing = [one for one in wanted if one not in known]
+            built = True
+        if missing:
+            raise InstallError(
+                f"there is no image {missing[0]} here; build it with `make images"
+                f"{f' TAG={self.tag}' if self._options.tag else ''}`"
+                f"{', or leave BUILD=no out' if not self._options.build else ''}"
+            )
+        self.ids = {name: known[reference] for name, reference in self.references.items()}
+        return f"tag {self.tag}, {'built' if built else 'there'}"
+
+    def hand_over(self, state: State) -> str:
+        """Push the images, or give them to the nodes; those that are there already are left alone."""
+        fresh = [
+            name
+            for name, reference in self.references.items()
+            if not state.matches(f"image {name}", f"{reference} {self.ids[name]}")
+        ]
+        for name in fresh:
+            reference = self.references[name]
+            self._programs.record(self._command(reference), self._logs / f"load-{name}.log", timeout=1800)
+            state.note(f"image {name}", f"{reference} {self.ids[name]}")
+        return f"{len(fresh)} of {len(NAMES)} handed over" if fresh else "unchanged"
+
+    def pin(self, name: str) -> str:
+        """Return an image by its digest when a registry has given it one, else by its tag."""
+        reference = self.references[name]
+        if not self._options.registry:
+            return reference
+        listed = self._programs.run(
+            ["docker", "image", "inspect", "--format", '{{join .RepoDigests "\\n"}}', reference]
+        )
+        base = reference.rsplit(":", 1)[0]
+        digests = [one for one in listed.out.split() if one.startswith(f"{base}@")]
+        return digests[0] if digests else reference
+
+    def _command(self, reference: str) -> list[str]:
+        if self._options.registry:
+            return ["docker", "push", reference]
+        if self._options.image_load:
+            return [*self._options.image_load, reference]
+        if self._options.cluster == "kind":
+            return ["kind", "load", "docker-image", "--name", self._options.name, reference]
+        raise ProgramError(f"no way to give {reference} to the nodes: say REGISTRY or IMAGE_LOAD")

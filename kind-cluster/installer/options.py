@@ -1,0 +1,185 @@
+"""What a person may choose: the variables of `make up`, over the pinned versions."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from installer.errors import OptionError
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout."""
+
+VERSIONS = ROOT / "kind-cluster" / "versions.env"
+STATE = ROOT / ".tenure-cluster"
+"""What is downloaded and generated; not in git, and nothing secret in it."""
+
+NAMESPACE = "tenure"
+PIPELINES_NAMESPACE = "kubeflow"
+
+KINDS = ("kind", "existing")
+SWITCHES = ("GATEWAY_API", "ENVOY_GATEWAY", "CERT_MANAGER", "KSERVE", "KFP")
+"""The third-party pieces, in the order they are installed."""
+
+_ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*)=(.*)")
+_DOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_GATEWAY = re.compile(r"[a-z0-9-]+/[a-z0-9.-]+")
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Options:
+    """One installation, fully decided."""
+
+    versions: Mapping[str, str] = field(repr=False)
+    cluster: str = "kind"
+    """`kind`, or `existing`: the cluster that the kubeconfig names."""
+    name: str = "tenure"
+    """Name of the kind cluster."""
+    context: str | None = None
+    """Context of the kubeconfig; None is its current one."""
+    install: frozenset[str] = frozenset(SWITCHES)
+    """Third-party pieces to install; the others are already there."""
+    overlay: str = "kind"
+    tag: str | None = None
+    """Tag of our images; None is the commit."""
+    build: bool = True
+    registry: str = ""
+    """Prefix of our images, which are pushed there; empty: they are handed to the nodes."""
+    mirror: str = ""
+    """Prefix of everybody else's images."""
+    image_load: tuple[str, ...] = ()
+    """Command that hands an image (appended) to the nodes of an existing cluster."""
+    manifests: Path | None = None
+    """Directory with the third parties' files, for sites without the internet."""
+    ingress_domain: str = "tenure.example.com"
+    gateway: str = "kserve/kserve-ingress-gateway"
+    gateway_url: str | None = None
+    """Where pods reach the gateway; None: the Service that Envoy Gateway made for it."""
+    s3_url: str = "http://seaweedfs.kubeflow:9000"
+    s3_bucket: str = "tenure"
+    s3_region: str = "us-east-1"
+    runs_url: str = "http://ml-pipeline.kubeflow:8888"
+    data: bool = True
+    first_run: bool = True
+    timeout: float = 600
+    """Seconds that any one thing may take to become ready."""
+    purge: bool = False
+    """`down`: delete databases, keys and, of an existing cluster, the namespace too."""
+
+    @property
+    def kubectl_context(self) -> str | None:
+        """Context that kubectl is told."""
+        if self.cluster == "kind":
+            return f"kind-{self.name}"
+        return self.context
+
+    @property
+    def place(self) -> str:
+        """Name of the directory for what is generated for this cluster."""
+        if self.cluster == "kind":
+            return f"kind-{self.name}"
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.context or "existing")
+
+    def installs(self, switch: str) -> bool:
+        """Say whether a third-party piece is installed by us."""
+        return switch in self.install
+
+
+def read_versions(path: Path = VERSIONS, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Read the pins; a variable of the environment with the same name wins.
+
+    Raises:
+        OptionError: A line is not `NAME=value`.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        matched = _ASSIGNMENT.fullmatch(text)
+        if matched is None:
+            raise OptionError(f"{path}:{number}: {text!r} is not of the form NAME=value")
+        found[matched[1]] = matched[2]
+    overrides = environment or {}
+    return {name: overrides.get(name) or value for name, value in found.items()}
+
+
+def read_options(environment: Mapping[str, str], versions: Mapping[str, str]) -> Options:
+    """Read what `make up` was told.
+
+    Raises:
+        OptionError: A variable has a value without meaning.
+    """
+    cluster = environment.get("CLUSTER") or "kind"
+    if cluster not in KINDS:
+        raise OptionError(f"CLUSTER={cluster}: it is one of {', '.join(KINDS)}")
+    if cluster == "kind" and environment.get("CONTEXT"):
+        raise OptionError("CONTEXT belongs to CLUSTER=existing; a kind cluster is named by NAME")
+    install = {switch for switch in SWITCHES if _read_switch(environment, f"WITH_{switch}", default=True)}
+    if "ENVOY_GATEWAY" in install and cluster == "kind" and "GATEWAY_API" not in install:
+        raise OptionError(
+            "WITH_GATEWAY_API=no: a new kind cluster has no Gateway API, and Envoy Gateway needs it"
+        )
+    manifests = environment.get("MANIFESTS")
+    if manifests and not Path(manifests).is_dir():
+        raise OptionError(f"MANIFESTS={manifests}: there is no such directory")
+    timeout = environment.get("TIMEOUT") or "600"
+    if not timeout.isdigit() or not int(timeout):
+        raise OptionError(f"TIMEOUT={timeout}: it is a number of seconds")
+    overlay = _read_name(environment, "OVERLAY", "kind")
+    return Options(
+        versions=versions,
+        cluster=cluster,
+        name=_read_name(environment, "NAME", "tenure"),
+        context=environment.get("CONTEXT") or None,
+        install=frozenset(install),
+        overlay=overlay,
+        tag=environment.get("TAG") or None,
+        build=_read_switch(environment, "BUILD", default=True),
+        registry=_strip_prefix(environment.get("REGISTRY")),
+        mirror=_strip_prefix(environment.get("MIRROR")),
+        image_load=tuple(shlex.split(environment.get("IMAGE_LOAD") or "")),
+        manifests=Path(manifests).resolve() if manifests else None,
+        ingress_domain=_read_pattern(environment, "INGRESS_DOMAIN", Options.ingress_domain, _DOMAIN),
+        gateway=_read_pattern(environment, "GATEWAY", Options.gateway, _GATEWAY),
+        gateway_url=environment.get("GATEWAY_URL") or None,
+        s3_url=(environment.get("S3_URL") or Options.s3_url).rstrip("/"),
+        s3_bucket=_read_name(environment, "S3_BUCKET", Options.s3_bucket),
+        s3_region=environment.get("S3_REGION") or Options.s3_region,
+        runs_url=(environment.get("RUNS_URL") or Options.runs_url).rstrip("/"),
+        data=_read_switch(environment, "DATA", default=True),
+        first_run=_read_switch(environment, "RUN", default=True),
+        timeout=float(timeout),
+        purge=_read_switch(environment, "PURGE", default=False),
+    )
+
+
+def _read_switch(environment: Mapping[str, str], name: str, *, default: bool) -> bool:
+    value = environment.get(name)
+    if not value:
+        return default
+    if value not in ("yes", "no"):
+        raise OptionError(f"{name}={value}: it is yes or no")
+    return value == "yes"
+
+
+def _read_name(environment: Mapping[str, str], name: str, default: str) -> str:
+    return _read_pattern(environment, name, default, _NAME)
+
+
+def _read_pattern(environment: Mapping[str, str], name: str, default: str, pattern: re.Pattern[str]) -> str:
+    value = environment.get(name) or default
+    if not pattern.fullmatch(value):
+        raise OptionError(f"{name}={value}: it must look like {default!r}")
+    return value
+
+
+def _strip_prefix(value: str | None) -> str:
+    text = (value or "").rstrip("/")
+    if "://" in text:
+        raise OptionError(f"{text}: a prefix of images has no scheme, e.g. registry.example.com/team")
+    return text

@@ -1,0 +1,157 @@
+"""Third parties' manifests: from their release pages once, from a directory where there is no internet."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer.errors import SourceError
+from installer.options import Options
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file that a third party publishes."""
+
+    switch: str
+    """Which piece it installs; `versions.env` has SWITCH_VERSION and SWITCH_SHA256."""
+    url: str
+    """Where it is, with `{version}`."""
+    file: str
+    """What it is called in MANIFESTS and among the downloads, with `{version}`."""
+
+
+SOURCES = {
+    source.switch: source
+    for source in (
+        Source(
+            "GATEWAY_API",
+            "https://github.com/kubernetes-sigs/gateway-api/releases/download/{version}/standard-install.yaml",
+            "gateway-api-{version}.yaml",
+        ),
+        Source(
+            "ENVOY_GATEWAY",
+            "https://github.com/envoyproxy/gateway/releases/download/{version}/install.yaml",
+            "envoy-gateway-{version}.yaml",
+        ),
+        Source(
+            "CERT_MANAGER",
+            "https://github.com/cert-manager/cert-manager/releases/download/{version}/cert-manager.yaml",
+            "cert-manager-{version}.yaml",
+        ),
+        Source(
+            "KSERVE",
+            "https://github.com/kserve/kserve/releases/download/{version}/kserve.yaml",
+            "kserve-{version}.yaml",
+        ),
+        Source(
+            "KFP",
+            "https://github.com/kubeflow/pipelines/archive/refs/tags/{version}.tar.gz",
+            "pipelines-{version}.tar.gz",
+        ),
+    )
+}
+
+Fetch = Callable[[str, Path], None]
+
+
+def fetch(url: str, path: Path) -> None:
+    """Download a file, whole or not at all.
+
+    Raises:
+        SourceError: With the reason, and how to do without.
+    """
+    import httpx
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with (
+            os.fdopen(descriptor, "wb") as handle,
+            httpx.stream("GET", url, follow_redirects=True, timeout=60) as answer,
+        ):
+            answer.raise_for_status()
+            for chunk in answer.iter_bytes():
+                handle.write(chunk)
+        temporary.replace(path)
+    except httpx.HTTPError as error:
+        raise SourceError(
+            f"{url}: {error}. Without the internet: put the file as {path.name} into a directory and say "
+            "MANIFESTS=DIRECTORY"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Sources:
+    """Finds each file, and holds it to what is pinned or was seen first."""
+
+    def __init__(self, options: Options, downloads: Path, fetch: Fetch = fetch) -> None:
+        self._options = options
+        self._downloads = downloads
+        self._fetch = fetch
+
+    def read(self, switch: str) -> Path:
+        """Return the file of a piece, downloading it if need be.
+
+        Raises:
+            SourceError: It cannot be had, or is not what it was.
+        """
+        source = SOURCES[switch]
+        version = self._options.versions[f"{switch}_VERSION"]
+        name = source.file.format(version=version)
+        given = self._options.manifests
+        path = given / name if given else self._downloads / name
+        if given and not path.is_file():
+            raise SourceError(f"MANIFESTS={given} has no {name} ({source.url.format(version=version)})")
+        if not path.is_file():
+            self._fetch(source.url.format(version=version), path)
+        self._verify(path, self._options.versions.get(f"{switch}_SHA256", ""))
+        return path
+
+    def unpack(self, path: Path, inside: str) -> Path:
+        """Unpack one directory of a source archive and return where it lies."""
+        target = self._downloads / path.name.removesuffix(".tar.gz")
+        done = target / ".complete"
+        digest = _digest(path)
+        if done.is_file() and done.read_text() == digest:
+            return target / inside
+        target.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(path) as archive:
+            for member in archive:
+                parts = member.name.split("/", 1)
+                if len(parts) == 2 and parts[1].startswith(f"{inside}/"):
+                    member.name = parts[1]
+                    archive.extract(member, target, filter="data")
+        if not (target / inside).is_dir():
+            raise SourceError(f"{path} holds no directory {inside}: is it the source of Kubeflow Pipelines?")
+        done.write_text(digest)
+        return target / inside
+
+    def _verify(self, path: Path, pinned: str) -> None:
+        found = _digest(path)
+        sums = self._downloads / "SHA256SUMS"
+        lines = sums.read_text().splitlines() if sums.is_file() else []
+        known = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        wanted = pinned or known.get(path.name)
+        if wanted and wanted != found:
+            raise SourceError(
+                f"{path} has SHA-256 {found}, not {wanted} "
+                f"({'as pinned in versions.env' if pinned else f'as noted in {sums}'}). Remove the file to "
+                "fetch it anew; if the publisher changed a release, find out why before you accept it."
+            )
+        if path.name not in known:
+            sums.parent.mkdir(parents=True, exist_ok=True)
+            with sums.open("a") as file:
+                file.write(f"{found}  {path.name}\n")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
