@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from installer import delivery, pieces, platform, summary
 from installer.checks import Finding, judge_cluster, judge_machine
@@ -12,19 +13,19 @@ from installer.errors import CheckError, InstallError, OptionError
 from installer.facts import find_kubectl, observe_cluster, observe_machine
 from installer.images import Images, find_tag
 from installer.kubectl import Kubectl
-from installer.options import NAMESPACE, ROOT, SWITCHES, Options, read_options, read_versions
+from installer.options import NAMESPACE, ROOT, TITLES, Options, read_options, read_versions
 from installer.program import Programs
 from installer.progress import Progress, Step
 from installer.site import Site
 from installer.workloads import explain_pods, find_unready
 
 _KIND = ROOT / "kind-cluster" / "kind.yaml"
-_TITLES: dict[str, tuple[str, Callable[[Site], str]]] = {
-    "GATEWAY_API": ("Gateway API", pieces.install_gateway_api),
-    "ENVOY_GATEWAY": ("Envoy Gateway", pieces.install_envoy_gateway),
-    "CERT_MANAGER": ("cert-manager", pieces.install_cert_manager),
-    "KSERVE": ("KServe", pieces.install_kserve),
-    "KFP": ("Kubeflow Pipelines", pieces.install_pipelines),
+_INSTALLERS: dict[str, Callable[[Site], str]] = {
+    "GATEWAY_API": pieces.install_gateway_api,
+    "ENVOY_GATEWAY": pieces.install_envoy_gateway,
+    "CERT_MANAGER": pieces.install_cert_manager,
+    "KSERVE": pieces.install_kserve,
+    "KFP": pieces.install_pipelines,
 }
 
 
@@ -43,10 +44,9 @@ def up(site: Site) -> None:
     steps = [Step("what is needed", lambda: check(site))]
     if site.options.cluster == "kind":
         steps.append(Step(f"kind cluster {site.options.name}", lambda: _create_cluster(site)))
-    for switch in SWITCHES:
-        title, run = _TITLES[switch]
+    for switch, install in _INSTALLERS.items():
         skipped = None if site.options.installs(switch) else f"left to the cluster (WITH_{switch}=no)"
-        steps.append(Step(title, lambda run=run: run(site), skipped))  # type: ignore[misc]
+        steps.append(Step(TITLES[switch], partial(install, site), skipped))
     steps += [
         Step("what Tenure stands on", lambda: _probe(site)),
         Step("images", lambda: _build(site)),
@@ -89,7 +89,7 @@ def status(site: Site) -> None:
         site.progress.line(f"{'×' if trouble else '√'} {trouble or name}")
     for switch, probe in pieces.PROBES.items():
         refusal = probe(site)
-        title = _TITLES[switch][0]
+        title = TITLES[switch]
         site.progress.line(f"× {title}: {refusal}" if refusal else f"√ {title} answers")
     for line in explain_pods(site.kubectl.list("pods", NAMESPACE)):
         site.progress.line(f"    {line}")
@@ -151,7 +151,7 @@ def _build(site: Site) -> str:
 def _probe(site: Site) -> str:
     """Ask each piece that Tenure needs for an answer, whoever installed it."""
     for switch, probe in pieces.PROBES.items():
-        site.wait(f"{_TITLES[switch][0]} to answer", lambda probe=probe: probe(site))
+        site.wait(f"{TITLES[switch]} to answer", partial(probe, site))
     return f"{len(pieces.PROBES)} pieces answer"
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from installer.options import SWITCHES, Options
+from installer.options import SWITCHES, TITLES, Options
 
 GIB = 1 << 30
 NEEDED_MEMORY = {True: 8 * GIB, False: 5 * GIB}
@@ -234,7 +234,7 @@ def _judge_piece(switch: str, facts: Cluster, options: Options) -> Finding:
     types = TYPES[switch]
     there = [name for name in types if name in facts.types]
     missing = [name for name in types if name not in facts.types]
-    label = switch.replace("_", " ").capitalize()
+    label = TITLES[switch]
     if options.installs(switch):
         foreign = [name for name in there if name not in facts.owned]
         if foreign:

@@ -32,6 +32,17 @@ def split_types(documents: Iterable[Document]) -> tuple[list[Document], list[Doc
     return first, rest
 
 
+def add_namespaces(documents: Iterable[Document]) -> list[Document]:
+    """Put the namespaces in front that documents lie in and nobody makes."""
+    listed = list(documents)
+    made = {one["metadata"]["name"] for one in find(listed, "Namespace")} | {"default", "kube-system"}
+    used = dict.fromkeys(one["metadata"].get("namespace") for one in listed)
+    missing = [name for name in used if name and name not in made]
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in missing
+    ] + listed
+
+
 def drop_gateway_api(documents: Iterable[Document]) -> list[Document]:
     """Leave out the Gateway API's own types and their guard.
 

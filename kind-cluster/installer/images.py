@@ -71,10 +71,9 @@ class Images:
             missing = [one for one in wanted if one not in known]
             built = True
         if missing:
+            fix = "leave BUILD=no out" if not self._options.build else "see the log of `make images`"
             raise InstallError(
-                f"there is no image {missing[0]} here; build it with `make images"
-                f"{f' TAG={self.tag}' if self._options.tag else ''}`"
-                f"{', or leave BUILD=no out' if not self._options.build else ''}"
+                f"there is no image {missing[0]} here: {fix}, or say TAG= of one that is there"
             )
         self.ids = {name: known[reference] for name, reference in self.references.items()}
         return f"tag {self.tag}, {'built' if built else 'there'}"

@@ -21,8 +21,16 @@ NAMESPACE = "tenure"
 PIPELINES_NAMESPACE = "kubeflow"
 
 KINDS = ("kind", "existing")
-SWITCHES = ("GATEWAY_API", "ENVOY_GATEWAY", "CERT_MANAGER", "KSERVE", "KFP")
+TITLES = {
+    "GATEWAY_API": "Gateway API",
+    "ENVOY_GATEWAY": "Envoy Gateway",
+    "CERT_MANAGER": "cert-manager",
+    "KSERVE": "KServe",
+    "KFP": "Kubeflow Pipelines",
+}
 """The third-party pieces, in the order they are installed."""
+
+SWITCHES = tuple(TITLES)
 
 _ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*)=(.*)")
 _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
@@ -67,6 +75,7 @@ class Options:
     first_run: bool = True
     timeout: float = 600
     """Seconds that any one thing may take to become ready."""
+    state: Path = STATE
     purge: bool = False
     """`down`: delete databases, keys and, of an existing cluster, the namespace too."""
 

@@ -10,7 +10,7 @@ from installer import documents as change
 from installer.credentials import PIPELINES_S3, make_password, make_secret
 from installer.errors import SourceError
 from installer.kubectl import load
-from installer.options import PIPELINES_NAMESPACE, ROOT, STATE
+from installer.options import PIPELINES_NAMESPACE, ROOT, TITLES
 from installer.site import Site
 from installer.sources import Sources
 from installer.state import fingerprint
@@ -26,15 +26,13 @@ _HEALTH = "/api/v1/namespaces/{namespace}/services/http:ml-pipeline:8888/proxy/a
 
 def install_gateway_api(site: Site) -> str:
     """The types Gateway, HTTPRoute and so on, of the standard channel."""
-    found = load(Sources(site.options, STATE / "downloads").read("GATEWAY_API").read_text())
+    found = load(_sources(site).read("GATEWAY_API").read_text())
     return _install(site, "GATEWAY_API", found, (), lambda: probe_route(site))
 
 
 def install_envoy_gateway(site: Site) -> str:
     """The gateway's controller, and one Gateway."""
-    found = change.drop_gateway_api(
-        load(Sources(site.options, STATE / "downloads").read("ENVOY_GATEWAY").read_text())
-    )
+    found = change.drop_gateway_api(load(_sources(site).read("ENVOY_GATEWAY").read_text()))
     gateway = load(GATEWAY.read_text())
     for one in gateway:
         if one["kind"] == "EnvoyProxy":
@@ -48,27 +46,24 @@ def install_envoy_gateway(site: Site) -> str:
 
 def install_cert_manager(site: Site) -> str:
     """What issues the webhooks' certificates."""
-    found = load(Sources(site.options, STATE / "downloads").read("CERT_MANAGER").read_text())
+    found = load(_sources(site).read("CERT_MANAGER").read_text())
     return _install(site, "CERT_MANAGER", found, _list_workloads(found), lambda: probe_certificates(site))
 
 
 def install_kserve(site: Site) -> str:
     """KServe in Standard mode, without the controllers that Tenure has no use for."""
-    text = Sources(site.options, STATE / "downloads").read("KSERVE").read_text()
+    text = _sources(site).read("KSERVE").read_text()
     found = change.configure_kserve(
         change.select_kserve(load(text)), gateway=site.options.gateway, domain=KSERVE_DOMAIN
     )
-    namespace: Document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kserve"}}
     # Its own objects must pass its own webhook: they come when it answers.
     own = [one for one in found if one["apiVersion"].startswith("serving.kserve.io/")]
-    return _install(
-        site, "KSERVE", [namespace, *found], _list_workloads(found), lambda: probe_kserve(site), last=own
-    )
+    return _install(site, "KSERVE", found, _list_workloads(found), lambda: probe_kserve(site), last=own)
 
 
 def install_pipelines(site: Site) -> str:
     """Kubeflow Pipelines, with a key of the object store that nobody else knows."""
-    sources = Sources(site.options, STATE / "downloads")
+    sources = _sources(site)
     tree = sources.unpack(sources.read("KFP"), "manifests/kustomize")
     found: list[Document] = []
     for part in ("cluster-scoped-resources", "env/platform-agnostic"):
@@ -175,7 +170,7 @@ def _install(
     version = site.options.versions[f"{switch}_VERSION"]
     if not found:
         raise SourceError(f"the manifests of {switch} are empty")
-    prepared = change.mirror_images(found, site.options.mirror)
+    prepared = change.mirror_images(change.add_namespaces(found), site.options.mirror)
     mark = fingerprint(prepared)
     if site.state.matches(switch, mark) and probe() is None:
         return f"{version}, unchanged"
@@ -187,9 +182,13 @@ def _install(
         )
     if late:
         site.apply([one for one in prepared if _identify(one) in late])
-    site.wait(f"{switch.lower().replace('_', '-')} to answer", probe)
+    site.wait(f"{TITLES[switch]} to answer", probe)
     site.state.note(switch, mark)
     return version
+
+
+def _sources(site: Site) -> Sources:
+    return Sources(site.options, site.options.state / "downloads")
 
 
 def _identify(document: Mapping[str, Any]) -> tuple[str, str, str | None]:

@@ -12,7 +12,7 @@ from installer.documents import split_types
 from installer.errors import InstallError, TransientError, WaitError
 from installer.images import Images
 from installer.kubectl import MANAGER, Kubectl
-from installer.options import PIPELINES_NAMESPACE, STATE, Options
+from installer.options import PIPELINES_NAMESPACE, Options
 from installer.program import Programs
 from installer.progress import Progress
 from installer.state import State
@@ -41,7 +41,7 @@ class Site:
     @property
     def directory(self) -> Path:
         """Where what is generated for this cluster lies."""
-        return STATE / self.options.place
+        return self.options.state / self.options.place
 
     @property
     def logs(self) -> Path:
