@@ -83,9 +83,28 @@ class Detector:
         """
         self._post("/transitions", list(transitions), "transitions")
 
-    def _post(self, path: str, rows: list[Mapping[str, Any]], what: str) -> httpx.Response:
+    def read_status(self) -> dict[str, Any]:
+        """Return what the detector says of its queue, and of who is watched and what is waited for.
+
+        Raises:
+            UnreachableError: It does not answer, or cannot read its ledger.
+            RefusedError: What answers is no detector.
+        """
+        answer = self._send("GET", "/status", "to say how it is")
         try:
-            answer = self._client.post(path, json=rows)
+            status: dict[str, Any] = answer.json()
+        except ValueError as error:
+            raise RefusedError(f"what answers at {self._url}/status is no detector") from error
+        return status
+
+    def _post(self, path: str, rows: list[Mapping[str, Any]], what: str) -> httpx.Response:
+        return self._send("POST", path, what, rows)
+
+    def _send(
+        self, method: str, path: str, what: str, rows: list[Mapping[str, Any]] | None = None
+    ) -> httpx.Response:
+        try:
+            answer = self._client.request(method, path, json=rows)
         except httpx.HTTPError as error:
             raise UnreachableError(
                 f"the detector at {self._url} does not answer ({type(error).__name__}): does it run "

@@ -32,7 +32,7 @@ def build_view(state: State, steps: Sequence[int]) -> RenderableType:
     facts: dict[str, Any] = {}
     if state.flight is not None:
         parts += [Text(), _build_signals(state.flight)]
-        facts["step"] = _describe_step(state.flight, steps)
+        facts["step"] = describe_step(state.flight, steps)
         facts["now"] = state.flight.text
     if state.transition:
         facts["last"] = say_transition(state.transition)
@@ -111,7 +111,8 @@ def draw_interval(low: float, high: float, tolerance: float) -> str:
     return "".join(cells)
 
 
-def _describe_step(flight: Flight, steps: Sequence[int]) -> str:
+def describe_step(flight: Flight, steps: Sequence[int]) -> str:
+    """Say which step of the roll-out the canary is at, what follows, and for how long it has been there."""
     if flight.step < 0:
         text = f"dark launch: {flight.mirror} % of the requests are copied to the canary"
     elif flight.step < len(steps):

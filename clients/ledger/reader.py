@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sqlalchemy import Connection, Engine, Select, func, select
+from sqlalchemy import Connection, Engine, Select, case, func, select
 from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 
 from clients.errors import ClientError, NotFoundError, UnreachableError
@@ -22,6 +22,8 @@ from clients.ledger.frames import (
 )
 from clients.ledger.instant import to_us
 from clients.ledger.records import (
+    Share,
+    Tally,
     TransitionRecord,
     VerdictRecord,
     restore_cause,
@@ -163,6 +165,25 @@ class Ledger:
         """Return how many predictions `read_predictions` would."""
         rows = select_predictions(service, version, after_seq, since, until, False).subquery()
         return self._count(select(func.count()).select_from(rows))
+
+    def tally(self, service: str, since: datetime) -> Tally:
+        """Return how many customers each version scored since then, and how many outcomes became known."""
+        table, moment = schema.predictions.c, to_us(since)
+        flagged = func.sum(case((table.churn, 1), else_=0))
+        query = (
+            select(table.version, func.count(), flagged, func.avg(table.score))
+            .where(table.service == service, table.time >= moment)
+            .group_by(table.version)
+            .order_by(func.count().desc(), table.version)
+        )
+        labels = schema.labels.c
+        known = select(func.count()).where(labels.service == service, labels.known_at >= moment)
+        with self._read() as connection:
+            shares = tuple(
+                Share(str(version), int(count), int(left), float(score))
+                for version, count, left, score in connection.execute(query)
+            )
+            return Tally(shares, int(connection.execute(known).scalar_one()))
 
     def find_last_seq(self, service: str) -> int:
         """Return the newest prediction's `seq`; 0 without any."""

@@ -56,6 +56,35 @@ class VerdictRecord:
     created_at: datetime
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one version answered in a span of time.
+
+    Attributes:
+        predictions: How many customers it scored.
+        flagged: How many of them it expects to leave.
+        score: Mean P(churn).
+    """
+
+    version: str
+    predictions: int
+    flagged: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How much came in a span of time.
+
+    Attributes:
+        shares: Predictions by version, the most first.
+        labels: Outcomes that became known.
+    """
+
+    shares: tuple[Share, ...]
+    labels: int
+
+
 def restore_transition(row: Any) -> TransitionRecord:
     """Read a row of the table."""
     return TransitionRecord(

@@ -9,8 +9,13 @@ import uvicorn
 from pydantic import ValidationError
 
 from clients.errors import ClientError, SettingsError
-from console.web.server import make_application
+from clients.kubeflow import is_local
+from clients.settings import Settings, load_settings
+from console.web.reading import Reader
+from console.web.server import Sources, make_application
 from console.web.settings import ConsoleSettings
+from console.web.source import Metrics
+from console.web.view import Links
 
 
 def read_settings() -> ConsoleSettings:
@@ -29,6 +34,13 @@ def read_settings() -> ConsoleSettings:
         raise SettingsError(f"these settings are wrong: {wrong}") from error
 
 
+def choose_links(own: ConsoleSettings, settings: Settings) -> Links:
+    """Return the other pages; MLflow's is its own address where that is this machine's."""
+    mlflow = own.mlflow_url or (settings.tracking_url if is_local(settings.tracking_url) else None)
+    pages = (own.kubeflow_url, mlflow, own.grafana_url)
+    return Links(*(str(page).rstrip("/") if page else None for page in pages))
+
+
 def main() -> int:
     """Run until SIGTERM or SIGINT; 1 if it cannot start."""
     logging.basicConfig(
@@ -36,8 +48,14 @@ def main() -> int:
     )
     logging.getLogger("tenure").setLevel(logging.INFO)
     try:
-        own = read_settings()
-        application = make_application(own)
+        own, settings = read_settings(), load_settings()
+        reader = Reader(settings)
+        application = make_application(
+            Sources.connect(reader, Metrics()),
+            reader,
+            {"namespace": settings.namespace, "links": choose_links(own, settings)},
+            own.hosts,
+        )
     except ClientError as error:
         print(f"console: {error}", file=sys.stderr)  # noqa: T201 - one line for whoever started it
         return 1
