@@ -107,9 +107,8 @@ def _list_sources(layout: Layout) -> Iterator[_Source]:
         yield _Source("endpointslices", slices)
     for namespace in dict.fromkeys((ours, layout.runs)):
         yield _Source("serviceaccounts", f"/api/v1/namespaces/{namespace}/serviceaccounts")
-        yield _Source("configmaps", f"/api/v1/namespaces/{namespace}/configmaps")
-    only = "?fieldSelector=metadata.name%3Dinferenceservice-config"
-    yield _Source("configmaps", f"/api/v1/namespaces/{layout.kserve}/configmaps{only}")
+        yield _name_config_map(namespace, "tenure-settings")
+    yield _name_config_map(layout.kserve, "inferenceservice-config")
     serving = "serving.kserve.io/v1beta1"
     yield _Source(
         "inferenceservices",
@@ -139,6 +138,12 @@ def _list_sources(layout: Layout) -> Iterator[_Source]:
             apis.format(f"{certificates}/namespaces/{namespace}/certificates"),
             needs=f"{certificates} certificates",
         )
+
+
+def _name_config_map(namespace: str, name: str) -> _Source:
+    """Return where one ConfigMap is listed, so that no other is read."""
+    only = f"?fieldSelector=metadata.name%3D{name}"
+    return _Source("configmaps", f"/api/v1/namespaces/{namespace}/configmaps{only}")
 
 
 def _is_served(cluster: Cluster, source: _Source) -> bool:

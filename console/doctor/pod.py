@@ -89,7 +89,7 @@ def _judge_scheduling(pod: Document) -> Trouble | None:
             f"not scheduled, its volume is missing: {message}",
             "see the claims below `storage`: usually there is no default StorageClass",
         )
-    short = re.findall(r"Insufficient ([\w.\-/]+)", message)
+    short = re.findall(r"Insufficient ([\w\-/.]*[\w])", message)
     if short:
         what = " and ".join(dict.fromkeys(short))
         return Trouble(
