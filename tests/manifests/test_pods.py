@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -174,3 +175,29 @@ def test_token_for_pipelines(rendered: Any) -> None:
     environment = {one["name"]: one.get("value") for one in container["env"]}
     path = f"{mount['mountPath']}/{source['serviceAccountToken']['path']}"
     assert environment["TENURE_RUNS_TOKEN_FILE"] == path
+
+
+def test_bundles_are_fetched_within_restricted(rendered: Any) -> None:
+    (storage,) = rendered.list("ClusterStorageContainer")
+    container = storage["spec"]["container"]
+    assert not find_breaches({}, container)
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert "image" not in container  # KServe's own stays
+    (runtime,) = rendered.list("ServingRuntime")
+    chosen = runtime["spec"]["annotations"]["internal.serving.kserve.io/storage-container-name"]
+    assert chosen == storage["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "fits"),
+    [
+        (f"s3://tenure/bundles/{'0123456789abcdef' * 4}", True),
+        ("s3://tenure/bundles/abc", False),
+        (f"s3://tenure/else/bundles/{'0' * 64}", False),
+        ("s3://somebody/models/iris", False),
+    ],
+)
+def test_only_bundles_are(kind: Any, uri: str, fits: bool) -> None:
+    (storage,) = kind.list("ClusterStorageContainer")
+    (form,) = storage["spec"]["supportedUriFormats"]
+    assert bool(re.search(form["regex"], uri)) is fits
