@@ -125,7 +125,9 @@ def make_grant(bucket: str, access_key: str, secret_key: str) -> str:
     for value in (bucket, access_key, secret_key):
         if not value or any(sign.isspace() or not sign.isprintable() for sign in value):
             raise InstallError("a key of the object store has a blank or an unprintable sign in it")
-    actions = f"Read:{bucket}/bundles/*,List:{bucket}/bundles/*"
+    # KServe's storage initializer asks whether the bucket is there, which takes Read of the bucket itself. By its name
+    # that would mean every object in it; as a pattern it is the bucket and nothing inside.
+    actions = f"Read:{bucket}/bundles/*,List:{bucket}/bundles/*,Read:{bucket[:-1]}?"
     return (
         f"s3.configure -user {_READER} -access_key {access_key} -secret_key {secret_key} "
         f"-actions {actions} -apply\n"
