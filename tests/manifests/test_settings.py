@@ -11,6 +11,7 @@ import yaml
 from pydantic_settings import BaseSettings
 
 from clients.settings import Settings
+from console.web.settings import ConsoleSettings
 from serving.detector.settings import Settings as DetectorSettings
 from serving.pilot.settings import PilotSettings
 
@@ -61,7 +62,7 @@ def read_environment(rendered: Any, container: dict[str, Any]) -> dict[str, str]
 
 
 def test_variables_exist(rendered: Any) -> None:
-    known = list_variables(Settings, DetectorSettings, PilotSettings)
+    known = list_variables(Settings, DetectorSettings, PilotSettings, ConsoleSettings)
     for name, container in rendered.containers():
         own = {one for one in read_environment(rendered, container) if one.startswith("TENURE_")}
         assert own <= known, f"{name}: {own - known}"
