@@ -47,7 +47,7 @@ _URLS: dict[Need, str] = {
 _SECRETS: dict[Need, tuple[str, dict[str, str]]] = {
     "store": ("tenure-s3", {"accesskey": "s3_access_key", "secretkey": "s3_secret_key"}),
     "tracking": ("tenure-tracking", {"username": "tracking_username", "password": "tracking_password"}),
-    "ledger": ("tenure-databases", {"ledger-url": "ledger_url"}),
+    "ledger": ("tenure-databases", {"ledger-reader-url": "ledger_url"}),
 }
 _PODS_ONLY = frozenset({"kubeconfig", "kube_context", "runs_token_file", "namespace"})
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432}
@@ -256,4 +256,4 @@ def _redirect(url: str, port: int) -> str:
     try:
         return make_url(url).set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
     except ArgumentError:  # the cause would repeat the password
-        raise SettingsError("the Secret tenure-databases: ledger-url is no SQLAlchemy URL") from None
+        raise SettingsError("the Secret tenure-databases: ledger-reader-url is no SQLAlchemy URL") from None
