@@ -48,6 +48,7 @@ class Ports(BaseModel):
     envoy_admin: int = Field(default_factory=find_free_port, description="Envoy's statistics and health.")
     detector: int = Field(default_factory=find_free_port, description="Events, labels and transitions.")
     pilot: int = Field(default_factory=find_free_port, description="The pilot's health and metrics.")
+    console: int = Field(default_factory=find_free_port, description="The web page.")
 
 
 class PlatformState(BaseModel):

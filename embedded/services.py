@@ -115,6 +115,19 @@ def make_services(home: Home, certificates: Certificates) -> list[Service]:
             stage=0,
         ),
         make_detector(home),
+        Service(
+            program=_make_module(
+                home,
+                "console",
+                "console.web",
+                stop_seconds=10,
+                environment={"TENURE_CONSOLE_HOST": LOOPBACK, "TENURE_CONSOLE_PORT": str(ports.console)},
+            ),
+            address=f"http://{LOOPBACK}:{ports.console}",
+            probe=make_http_probe(ports.console, "/readyz"),
+            after=("kubernetes",),
+            stage=0,
+        ),
     ]
 
 

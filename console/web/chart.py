@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,6 +16,7 @@ INTERVAL_END = 2.0
 _BELOW = 0.5
 WIDTH, HEIGHT = 420, 170
 LEFT, RIGHT, TOP, BOTTOM = 46, 412, 12, 138
+_DOTS = 12  # a line of so few points shows each
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure at a time, surely between `low` and `high`."""
+    """A figure of one version at a time, surely between `low` and `high`."""
 
+    version: str
     at: datetime
     value: float
     low: float
@@ -42,9 +44,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Line:
-    """A series as SVG: the band's outline, the line, and its single points."""
+    """A series of one version as SVG: the band's outline, the line, and its single points."""
 
     name: str
+    version: str
     band: str
     path: str
     dots: tuple[tuple[float, float], ...]
@@ -59,7 +62,7 @@ class Chart:
     marks: tuple[tuple[float, str], ...]
     across: tuple[tuple[float, str, str], ...]
     up: tuple[tuple[float, str], ...]
-    latest: str
+    latest: tuple[str, ...]
 
 
 def draw_interval(estimate: float, low: float, high: float, tolerance: float) -> Interval:
@@ -92,7 +95,7 @@ def draw_chart(
 
     Args:
         title: What is drawn.
-        series: Names, and figures in the order of time.
+        series: Names and figures; each version has a line of its own.
         marks: Moments to point at, and why; those outside of the figures' time are left out.
         percent: Whether the figures are shares.
     """
@@ -111,26 +114,39 @@ def draw_chart(
         share = (min(max(value, bottom), top) - bottom) / (top - bottom)
         return round(BOTTOM - share * (BOTTOM - TOP), 1)
 
-    lines = []
-    for name, line in series:
-        points = [one for one in line if math.isfinite(one.value)]
-        if not points:
-            continue
+    lines, latest = [], []
+    for name, version, points in _part(series):
         upper = [f"{across(one.at)},{up(one.high)}" for one in points]
         lower = [f"{across(one.at)},{up(one.low)}" for one in reversed(points)]
         middle = tuple((across(one.at), up(one.value)) for one in points)
         path = " ".join(f"{x},{y}" for x, y in middle)
-        few = middle if len(middle) <= 24 else middle[-1:]
-        lines.append(Line(name, " ".join(upper + lower) if len(points) > 1 else "", path, few))
-    last = max(figures, key=lambda one: one.at)
+        few = middle if len(middle) <= _DOTS else middle[-1:]
+        band = " ".join(upper + lower) if len(points) > 1 else ""
+        lines.append(Line(name, version, band, path, few))
+    for name, line in series:
+        last = max((one for one in line if math.isfinite(one.value)), key=lambda one: one.at, default=None)
+        if last is not None:
+            numbers = (show(number, percent) for number in (last.value, last.low, last.high))
+            latest.append(f"{name} {{}} ({{}} to {{}})".format(*numbers))
     return Chart(
         title=title,
         lines=tuple(lines),
         marks=tuple((across(at), text) for at, text in marks if begin <= at <= end),
         across=_label_times(begin, end, across),
         up=tuple((up(value), show(value, percent)) for value in (bottom, (bottom + top) / 2, top)),
-        latest=f"{show(last.value, percent)} ({show(last.low, percent)} to {show(last.high, percent)})",
+        latest=tuple(latest),
     )
+
+
+def _part(series: Sequence[tuple[str, Sequence[Figure]]]) -> Iterator[tuple[str, str, list[Figure]]]:
+    """Yield each version's figures of each series in the order of time."""
+    for name, line in series:
+        versions: dict[str, list[Figure]] = {}
+        for one in sorted(line, key=lambda one: one.at):
+            if math.isfinite(one.value):
+                versions.setdefault(one.version, []).append(one)
+        for version, points in versions.items():
+            yield name, version, points
 
 
 def show(value: float, percent: bool) -> str:

@@ -27,6 +27,7 @@ MEASURES = {"psi": "PSI", "l1": "L1", "share": "share", "auc": "ROC-AUC"}
 METER_END = 3.0
 """Meters end at so many times the threshold."""
 
+_BOUNDS = ("value", "low", "high")
 _SHOWN_FINDINGS = 6
 _SHOWN_ALARMS = 6
 
@@ -158,7 +159,7 @@ def draw_performance(ledger: LedgerReading) -> list[Chart]:
     for metric, (title, percent) in PERFORMANCE.items():
         series = [
             (name, _list_figures(ledger.verdicts.get(family, []), metric))
-            for name, family in (("estimated", "inputs"), ("measured", "outcomes"))
+            for name, family in (("measured", "outcomes"), ("estimated", "inputs"))
         ]
         chart = draw_chart(title, series, marks, percent)
         if chart is not None:
@@ -297,8 +298,7 @@ def _list_figures(verdicts: Sequence[VerdictRecord], metric: str) -> list[Figure
     figures = []
     for one in verdicts:
         found = (one.verdict.estimate or {}).get(metric)
-        if isinstance(found, Mapping) and all(found.get(key) is not None for key in ("value", "low", "high")):
-            figures.append(
-                Figure(one.until, float(found["value"]), float(found["low"]), float(found["high"]))
-            )
+        if isinstance(found, Mapping) and all(found.get(key) is not None for key in _BOUNDS):
+            numbers = (float(found[key]) for key in _BOUNDS)
+            figures.append(Figure(one.version, one.until, *numbers))
     return figures

@@ -273,7 +273,16 @@ def test_status_names_the_problem(bench: Bench, wait: Wait) -> None:
 def test_names_ports_and_stages_of_the_real_services(home: Home) -> None:
     services = make_services(home, Certificates(home.tls_dir / "ca.pem", home.tls_dir / "server.pem"))
     names = [service.name for service in services]
-    assert sorted(names) == ["detector", "gateway", "kubernetes", "pilot", "runs", "store", "tracking"]
+    assert sorted(names) == [
+        "console",
+        "detector",
+        "gateway",
+        "kubernetes",
+        "pilot",
+        "runs",
+        "store",
+        "tracking",
+    ]
     by_name = {service.name: service for service in services}
     stages = [by_name[name].stage for name in ("pilot", "runs", "kubernetes", "gateway", "store")]
     assert stages == sorted(set(stages))
