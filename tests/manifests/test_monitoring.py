@@ -1,0 +1,232 @@
+"""Monitors, alerts and dashboards: they fit the workloads, they parse, and alerts fire when they should."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import promql_parser as promql
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+MONITORING = ROOT / "manifests" / "monitoring"
+ALERTS = Path(__file__).with_name("alerts.yaml")
+
+_spec = importlib.util.spec_from_file_location("monitoring_queries", Path(__file__).with_name("queries.py"))
+assert _spec is not None
+assert _spec.loader is not None
+queries = sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(queries)
+
+DASHBOARDS = queries.read_dashboards()
+QUERIES = list(queries.list_queries())
+
+Render = Callable[[Path], tuple[dict[str, Any], ...]]
+
+
+@pytest.fixture
+def documents(render_directory: Render) -> tuple[dict[str, Any], ...]:
+    return render_directory(MONITORING)
+
+
+@pytest.fixture
+def monitors(documents: tuple[dict[str, Any], ...]) -> dict[str, dict[str, Any]]:
+    kinds = ("PodMonitor", "ServiceMonitor")
+    return {one["metadata"]["name"]: one["spec"] for one in documents if one["kind"] in kinds}
+
+
+def matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a label selector selects these labels."""
+    for name, value in selector.get("matchLabels", {}).items():
+        if labels.get(name) != value:
+            return False
+    for rule in selector.get("matchExpressions", ()):
+        present = rule["key"] in labels
+        if rule["operator"] == "Exists" and not present:
+            return False
+        if rule["operator"] == "In" and labels.get(rule["key"]) not in rule["values"]:
+            return False
+    return True
+
+
+# Monitors
+
+
+def test_monitors_live_beside_what_they_watch(documents: tuple[dict[str, Any], ...]) -> None:
+    kinds = sorted(one["kind"] for one in documents)
+    assert kinds == ["ConfigMap", "PodMonitor", "PodMonitor", "PrometheusRule", "ServiceMonitor"]
+    assert {one["metadata"]["namespace"] for one in documents} == {"tenure"}
+
+
+def test_services_of_ours_are_scraped_by_the_name_that_queries_use(monitors: Any, rendered: Any) -> None:
+    spec = monitors["tenure-services"]
+    (endpoint,) = spec["podMetricsEndpoints"]
+    jobs = set()
+    for name, template in rendered.pods():
+        labels = template["metadata"]["labels"]
+        if matches(spec["selector"], labels):
+            ports = {port["name"]: port for one in template["spec"]["containers"] for port in one["ports"]}
+            assert endpoint["port"] in ports, name
+            jobs.add(labels[spec["jobLabel"]])
+    assert jobs == {"tenure-detector", "tenure-pilot", "tenure-console"}
+
+
+def test_model_servers_are_scraped_past_the_agent(monitors: Any, rendered: Any) -> None:
+    spec = monitors["tenure-predictor"]
+    (endpoint,) = spec["podMetricsEndpoints"]
+    (runtime,) = rendered.list("ServingRuntime")
+    ports = {port["name"]: port for one in runtime["spec"]["containers"] for port in one["ports"]}
+    assert ports[endpoint["port"]]["containerPort"] == 8080
+    # What KServe 0.20 puts on a pod of an InferenceService of ours, and on its transformer's.
+    labels = {"serving.kserve.io/inferenceservice": "s", "tenure.dev/project": "telco"}
+    assert matches(spec["selector"], {**labels, "component": "predictor"})
+    assert not matches(spec["selector"], {**labels, "component": "transformer"})
+    targets = {one["targetLabel"]: one for one in endpoint["relabelings"]}
+    assert targets["job"]["replacement"] == "tenure-predictor"
+    assert targets["service"]["sourceLabels"] == [
+        "__meta_kubernetes_pod_label_serving_kserve_io_inferenceservice"
+    ]
+
+
+def test_the_gateway_is_scraped_once_per_proxy(monitors: Any, kind: Any) -> None:
+    spec = monitors["tenure-gateway"]
+    (endpoint,) = spec["endpoints"]
+    (namespace,) = spec["namespaceSelector"]["matchNames"]
+    found = [
+        port
+        for service in kind.list("Service", namespace)
+        if matches(spec["selector"], service["metadata"]["labels"])
+        for port in service["spec"]["ports"]
+        if port["name"] == endpoint["port"]
+    ]
+    assert [port["targetPort"] for port in found] == [19001]
+
+
+def test_what_is_asked_of_the_gateway_is_kept(monitors: Any) -> None:
+    (endpoint,) = monitors["tenure-gateway"]["endpoints"]
+    (rule,) = endpoint["metricRelabelings"]
+    assert (rule["action"], rule["sourceLabels"]) == ("keep", ["__name__"])
+    names = {name for query in QUERIES for name in re.findall(r"envoy_[a-z_]+(?=\{)", query.text)}
+    assert names
+    assert not [name for name in names if not re.fullmatch(rule["regex"], name)]
+
+
+def test_prometheus_may_reach_every_target(rendered: Any) -> None:
+    """Default-deny holds for Prometheus too; in the docs it runs in the namespace `monitoring`."""
+    names = {"tenure-detector", "tenure-pilot", "tenure-console", "tenure-predictor"}
+    reached = set()
+    for policy in rendered.list("NetworkPolicy", "tenure"):
+        for rule in policy["spec"].get("ingress", ()):
+            spaces = [one.get("namespaceSelector", {}).get("matchLabels", {}) for one in rule.get("from", ())]
+            if {"kubernetes.io/metadata.name": "monitoring"} in spaces:
+                assert [port["port"] for port in rule["ports"]] == [8080]
+                reached.add(policy["metadata"]["name"])
+    assert reached == names
+
+
+# Queries
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.place)
+def test_query_parses(query: Any) -> None:
+    text = query.fill()
+    # What is left of `$` are the groups of label_replace.
+    assert not re.findall(r"\$(?![0-9])", text), text
+    promql.parse(text)
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_dashboard_is_what_grafana_takes(name: str) -> None:
+    dashboard = DASHBOARDS[name]
+    assert dashboard["uid"] == name.removesuffix(".json")
+    assert "id" not in dashboard
+    assert dashboard["title"].startswith("Tenure / ")
+    assert dashboard["tags"] == ["tenure"]
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    source = {"type": "prometheus", "uid": "${datasource}"}
+    for panel in panels:
+        if panel["type"] == "row":
+            continue
+        assert panel["description"], panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        assert panel["datasource"] == source
+        targets = panel["targets"]
+        assert len({target["refId"] for target in targets}) == len(targets) >= 1
+        assert all(target["datasource"] == source for target in targets)
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_panels_lie_side_by_side(name: str) -> None:
+    taken: dict[tuple[int, int], str] = {}
+    for panel in DASHBOARDS[name]["panels"]:
+        place = panel["gridPos"]
+        assert 0 <= place["x"] < place["x"] + place["w"] <= 24, panel["title"]
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert (x, y) not in taken, f"{panel['title']} lies on {taken[x, y]}"
+                taken[x, y] = panel["title"]
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_variables_are_defined_and_used(name: str) -> None:
+    dashboard = DASHBOARDS[name]
+    defined = {variable["name"] for variable in dashboard["templating"]["list"]}
+    texts = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    texts += [panel["title"] for panel in dashboard["panels"]]
+    used = set(re.findall(r"\$([a-z]+)", " ".join(texts)))
+    assert used | {"datasource"} == defined
+    repeated = {panel["repeat"] for panel in dashboard["panels"] if "repeat" in panel}
+    assert repeated <= defined
+
+
+def test_dashboards_are_found_by_grafana(documents: tuple[dict[str, Any], ...]) -> None:
+    (config,) = [one for one in documents if one["kind"] == "ConfigMap"]
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert set(config["data"]) == set(DASHBOARDS)
+    # kubectl apply keeps a copy of the whole in an annotation, which may have 262144 bytes.
+    assert sum(len(text.encode()) for text in config["data"].values()) < 200_000
+
+
+# Alerts
+
+
+def test_alerts_say_what_a_person_needs() -> None:
+    page = (ROOT / "docs" / "observe.md").read_text()
+    for name, rule in queries.read_alerts().items():
+        assert name.startswith("Tenure")
+        assert rule["labels"]["severity"] in ("critical", "warning"), name
+        assert set(rule["annotations"]) == {"summary", "description"}, name
+        assert f"`{name}`" in page, f"docs/observe.md does not say what to do about {name}"
+    mentioned = set(re.findall(r"`(Tenure[A-Za-z]+)`", page))
+    assert mentioned == set(queries.read_alerts())
+
+
+def test_every_alert_is_tested_both_ways() -> None:
+    tested: dict[str, set[bool]] = {}
+    for test in yaml.safe_load(ALERTS.read_text())["tests"]:
+        for case in test["promql_expr_test"]:
+            match = re.fullmatch(r'ALERTS\{alertname="(\w+)", alertstate="firing"\}', case["expr"])
+            assert match is not None, case["expr"]
+            tested.setdefault(match[1], set()).add(bool(case["exp_samples"]))
+    assert tested == {name: {True, False} for name in queries.read_alerts()}
+
+
+def test_alerts_fire_and_do_not(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("there is no promtool; on Debian and Ubuntu: apt install prometheus")
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(queries.read_rules()))
+    shutil.copy(ALERTS, tmp_path)
+    for command in (["check", "rules", "rules.yaml"], ["test", "rules", ALERTS.name]):
+        answer = subprocess.run(
+            [promtool, *command], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240
+        )
+        assert answer.returncode == 0, answer.stdout + answer.stderr
