@@ -165,8 +165,9 @@ def test_pilots_do_not(rendered: Any) -> None:
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
 
 
-def test_token_for_pipelines(rendered: Any) -> None:
-    pod = rendered.get("Deployment", "tenure-detector")["spec"]["template"]["spec"]
+@pytest.mark.parametrize("name", ["tenure-detector", "tenure-console"])
+def test_token_for_pipelines(rendered: Any, name: str) -> None:
+    pod = rendered.get("Deployment", name)["spec"]["template"]["spec"]
     (volume,) = (one for one in pod["volumes"] if "projected" in one)
     (source,) = volume["projected"]["sources"]
     assert source["serviceAccountToken"]["audience"] == "pipelines.kubeflow.org"

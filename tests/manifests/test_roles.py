@@ -26,6 +26,10 @@ DECIDED = {
         f"{RUNS}pipelineversions": {"get", "list"},
     },
     ("tenure", "tenure-console", "tenure"): {SERVICES: READ, ROUTES: READ, EVENTS: READ},
+    ("tenure", "tenure-console", "kubeflow"): {
+        f"{RUNS}runs": {"get", "list"},
+        f"{RUNS}experiments": {"get", "list"},
+    },
     ("kubeflow", "tenure-pipeline", "tenure"): {SERVICES: READ | {"create", "patch", "update"}},
 }
 BORROWED = {("kubeflow", "tenure-pipeline", "kubeflow"): "pipeline-runner"}
