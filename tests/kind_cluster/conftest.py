@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from installer.errors import ProgramError
-from installer.kubectl import Kubectl, load
+from installer.kubectl import Kubectl, dump, load
 from installer.options import Options, read_options, read_versions
 from installer.program import Programs, Result
 from installer.progress import Progress
@@ -111,6 +111,8 @@ class FakeCluster:
                 if kind in kinds and (not namespace or place == namespace)
             ]
             return Result(0, json.dumps({"items": items}), "")
+        if verb == "config":
+            return Result(0, "somewhere\n", "")
         if verb == "auth":
             return Result(0, "yes\n", "")
         if verb == "kustomize":
@@ -163,7 +165,7 @@ class FakePrograms(Programs):
     ) -> Result:
         self.calls.append(tuple(arguments))
         name = Path(arguments[0]).name
-        if self.broken & {name, " ".join((name, *arguments[1:2]))}:
+        if self.broken & _describe(arguments):
             return Result(1, "", f"{name}: broken by the test")
         if name == "kubectl":
             return self.cluster.answer(arguments[1:], stdin)
@@ -186,7 +188,7 @@ class FakePrograms(Programs):
     ) -> None:
         self.calls.append(tuple(arguments))
         name = Path(arguments[0]).name
-        if self.broken & {name, " ".join((name, *arguments[1:2]))}:
+        if self.broken & _describe(arguments):
             raise ProgramError(f"{name}: broken by the test")
         if name == "make":
             tag = next(one.removeprefix("TAG=") for one in arguments if one.startswith("TAG="))
@@ -216,6 +218,13 @@ def make_site(tmp_path: Path, programs: FakePrograms) -> Callable[..., Site]:
         return Site(changed, programs, kubectl, Progress(io.StringIO()))
 
     return make
+
+
+def _describe(arguments: Sequence[str]) -> set[str]:
+    """Return a program's name, and that with the first word after it."""
+    name = Path(arguments[0]).name
+    words = [one for one in arguments[1:] if not one.startswith("-")]
+    return {name, " ".join((name, *words[:1]))}
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -249,7 +258,7 @@ def _refusal(reasons: Any) -> Result:
 def _kustomize(directory: Path) -> str:
     """Build just enough: resources, and settings merged."""
     found: list[Document] = []
-    written = yaml.safe_load((directory / "kustomization.yaml").read_text())
+    written = yaml.load((directory / "kustomization.yaml").read_text(), yaml.CSafeLoader)
     for name in written.get("resources", ()):
         path = (directory / name).resolve()
         found += load(_kustomize(path) if path.is_dir() else path.read_text())
@@ -277,4 +286,4 @@ def _kustomize(directory: Path) -> str:
     for one in found:
         if namespace and one["kind"] not in ("Namespace", "ClusterRole", "ClusterRoleBinding"):
             one["metadata"].setdefault("namespace", namespace)
-    return yaml.safe_dump_all(found)
+    return dump(found)

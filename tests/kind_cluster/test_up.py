@@ -1,0 +1,353 @@
+"""The whole of `make up`, against a cluster played in memory and a real object store."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from clients.settings import Settings
+from clients.store import Store
+from installer import __main__ as main
+from installer import delivery
+from installer.errors import CheckError, InstallError, ProgramError, WaitError
+from installer.images import NAMES
+from installer.options import read_versions
+from installer.site import Site
+
+MakeSite = Callable[..., Site]
+Document = dict[str, Any]
+
+
+def make_type(name: str) -> Document:
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": name},
+        "spec": {"group": name.partition(".")[2]},
+    }
+
+
+def make_controller(name: str, namespace: str) -> Document:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"template": {"spec": {"containers": [{"name": "c", "image": f"quay.io/x/{name}:1"}]}}},
+    }
+
+
+@pytest.fixture
+def manifests(tmp_path: Path) -> Path:
+    """The third parties' files, small."""
+    directory = tmp_path / "manifests"
+    directory.mkdir()
+    versions = read_versions()
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "inferenceservice-config", "namespace": "kserve"},
+        "data": {"deploy": "{}", "ingress": "{}"},
+    }
+    container = {
+        "apiVersion": "serving.kserve.io/v1alpha1",
+        "kind": "ClusterStorageContainer",
+        "metadata": {"name": "default"},
+    }
+    files = {
+        f"gateway-api-{versions['GATEWAY_API_VERSION']}.yaml": [
+            make_type("httproutes.gateway.networking.k8s.io"),
+            make_type("gateways.gateway.networking.k8s.io"),
+        ],
+        f"envoy-gateway-{versions['ENVOY_GATEWAY_VERSION']}.yaml": [
+            make_type("gateways.gateway.networking.k8s.io"),
+            make_type("envoyproxies.gateway.envoyproxy.io"),
+            make_controller("envoy-gateway", "envoy-gateway-system"),
+        ],
+        f"cert-manager-{versions['CERT_MANAGER_VERSION']}.yaml": [
+            make_type("certificates.cert-manager.io"),
+            make_controller("cert-manager-webhook", "cert-manager"),
+        ],
+        f"kserve-{versions['KSERVE_VERSION']}.yaml": [
+            make_type("inferenceservices.serving.kserve.io"),
+            make_type("servingruntimes.serving.kserve.io"),
+            config,
+            container,
+            make_controller("kserve-controller-manager", "kserve"),
+            make_controller("llmisvc-controller-manager", "kserve"),
+        ],
+    }
+    for name, documents in files.items():
+        (directory / name).write_text(yaml.safe_dump_all(documents))
+    _make_pipelines(directory / f"pipelines-{versions['KFP_VERSION']}.tar.gz")
+    return directory
+
+
+def _make_pipelines(path: Path) -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "ml-pipeline", "namespace": "kubeflow"},
+    }
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "mlpipeline-minio-artifact", "namespace": "kubeflow"},
+        "stringData": {"accesskey": "minio", "secretkey": "minio123"},
+    }
+    parts: dict[str, list[Document]] = {
+        "cluster-scoped-resources": [
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kubeflow"}},
+            make_type("workflows.argoproj.io"),
+        ],
+        "env/platform-agnostic": [service, secret, make_controller("ml-pipeline", "kubeflow")],
+    }
+    with tarfile.open(path, "w:gz") as archive:
+        for part, documents in parts.items():
+            for name, text in (
+                ("kustomization.yaml", "resources: [all.yaml]"),
+                ("all.yaml", yaml.safe_dump_all(documents)),
+            ):
+                member = tarfile.TarInfo(f"pipelines-x/manifests/kustomize/{part}/{name}")
+                member.size = len(text)
+                archive.addfile(member, io.BytesIO(text.encode()))
+
+
+class Runs:
+    """Plays the runs API."""
+
+    started: list[str] = []  # noqa: RUF012
+
+    def upload(self, _: Path) -> SimpleNamespace:
+        return SimpleNamespace(name="abc", id="v1")
+
+    def find(self, name: str, _: str) -> str | None:
+        return name if name in self.started else None
+
+
+@pytest.fixture(autouse=True)
+def _delivery(monkeypatch: pytest.MonkeyPatch, store_settings: Settings) -> None:
+    """Reach a real object store without a tunnel, and played runs."""
+
+    @contextmanager
+    def reach(*_: object) -> Iterator[Settings]:
+        yield store_settings
+
+    runs = Runs()
+    runs.started = []
+
+    def submit(_: Runs, __: object, *, source: str, name: str, reason: str) -> str:
+        assert source == "s3://tenure/data/telco.csv"
+        assert reason
+        runs.started.append(name)
+        return "run-1"
+
+    monkeypatch.setattr(delivery, "reach", reach)
+    monkeypatch.setattr(delivery.Runs, "connect", lambda _: runs)
+    monkeypatch.setattr(delivery, "submit", submit)
+
+
+@pytest.fixture
+def install(make_site: MakeSite, manifests: Path) -> Callable[..., str]:
+    """Return a function that runs `make up` and returns what it printed."""
+
+    def run(**variables: str) -> str:
+        site = make_site(MANIFESTS=str(manifests), **variables)
+        out = io.StringIO()
+        site.progress._out = out
+        try:
+            main.up(site)
+        finally:
+            run.printed = out.getvalue()  # type: ignore[attr-defined]
+        return out.getvalue()
+
+    return run
+
+
+Install = Callable[..., str]
+
+
+def test_everything_is_installed_on_a_new_kind_cluster(install: Install, programs: Any, store: Store) -> None:
+    printed = install()
+    assert programs.count("kind", "create", "cluster") == 1
+    assert programs.count("kind", "load", "docker-image") == len(NAMES)
+    there = programs.cluster.objects
+    assert ("Deployment", "kserve", "kserve-controller-manager") in there
+    assert ("Deployment", "kserve", "llmisvc-controller-manager") not in there
+    assert ("Deployment", "tenure", "tenure-pilot") in there
+    assert ("Gateway", "kserve", "kserve-ingress-gateway") in there
+    settings = there["ConfigMap", "tenure", "tenure-settings"]["data"]
+    assert settings["TENURE_COMPONENTS_IMAGE"] == "tenure-components:0123456789ab"
+    assert there["ConfigMap", "kubeflow", "tenure-settings"]["data"] == settings
+    assert store.exists("s3://tenure/data/telco.csv")
+    assert "run run-1 started" in printed
+    assert "http://127.0.0.1:8880" in printed
+
+
+def test_the_types_come_first_and_kserves_own_objects_last(install: Install, programs: Any) -> None:
+    install()
+    kinds = [key for key in programs.cluster.applied if key[0] != "Namespace"]
+    first = kinds.index(("CustomResourceDefinition", "", "inferenceservices.serving.kserve.io"))
+    controller = kinds.index(("Deployment", "kserve", "kserve-controller-manager"))
+    container = kinds.index(("ClusterStorageContainer", "", "default"))
+    assert first < controller < container
+
+
+def test_a_second_run_changes_nothing(install: Install, programs: Any) -> None:
+    install()
+    secrets = {key: one["data"] for key, one in programs.cluster.objects.items() if key[0] == "Secret"}
+    programs.calls.clear()
+    programs.cluster.applied.clear()
+    printed = install()
+    assert programs.count("kind", "create") == 0
+    assert programs.count("kind", "load") == 0
+    assert programs.count("make") == 0
+    assert not [key for key in programs.cluster.applied if key[0] == "CustomResourceDefinition"]
+    assert {k: one["data"] for k, one in programs.cluster.objects.items() if k[0] == "Secret"} == secrets
+    assert printed.count("unchanged") >= 7
+    assert "first run was started before" in printed
+
+
+@pytest.mark.parametrize(
+    "broken", ["kind create", "make", "kind load", "docker image", "kubectl kustomize", "kubectl exec"]
+)
+def test_a_run_that_ended_in_the_middle_goes_on(install: Install, programs: Any, broken: str) -> None:
+    programs.broken.add(broken)
+    with pytest.raises(InstallError):
+        install()
+    programs.broken.clear()
+    install()
+    assert ("Deployment", "tenure", "tenure-console") in programs.cluster.objects
+    assert programs.count("kind", "create", "cluster") == (2 if broken == "kind create" else 1)
+
+
+def test_a_cluster_made_anew_is_installed_anew(install: Install, programs: Any) -> None:
+    install()
+    programs.cluster.objects.clear()
+    programs.cluster.put({"kind": "Namespace", "metadata": {"name": "kube-system", "uid": "another"}})
+    programs.calls.clear()
+    install()
+    assert ("Deployment", "kserve", "kserve-controller-manager") in programs.cluster.objects
+    assert programs.count("kind", "load") == len(NAMES)
+
+
+def test_a_webhook_that_is_not_up_yet_is_tried_again(
+    install: Install, programs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = iter(["failed calling webhook: connection refused"] * 2)
+    monkeypatch.setattr("installer.site._RETRY_SECONDS", 0.001)
+
+    def refuse(document: Document) -> str | None:
+        return next(refusals, None) if document["kind"] == "ClusterStorageContainer" else None
+
+    programs.cluster.refuse_apply = refuse
+    assert "trying again: " in install()
+    assert ("ClusterStorageContainer", "", "default") in programs.cluster.objects
+
+
+def test_a_refusal_for_good_ends_it_at_once(install: Install, programs: Any) -> None:
+    programs.cluster.refuse_apply = lambda one: (
+        "pods is forbidden: violates PodSecurity" if one["metadata"]["name"] == "tenure-pilot" else None
+    )
+    with pytest.raises(ProgramError, match="violates PodSecurity"):
+        install()
+
+
+def test_a_piece_that_never_answers_is_named(install: Install, programs: Any) -> None:
+    programs.cluster.refuse_create = lambda one: (
+        "no endpoints available for service" if one["kind"] == "InferenceService" else None
+    )
+    with pytest.raises(WaitError, match=r"KServe to answer: not ready after .* no endpoints available"):
+        install()
+
+
+def test_nothing_is_changed_when_a_check_fails(install: Install, programs: Any) -> None:
+    programs.broken.add("docker")
+    with pytest.raises(CheckError):
+        install()
+    assert programs.cluster.applied == []
+    assert programs.count("kind", "create") == 0
+
+
+def test_the_pipelines_key_of_the_store_is_nobodys_default(install: Install, programs: Any) -> None:
+    install()
+    pipelines = programs.cluster.values("mlpipeline-minio-artifact", "kubeflow")
+    ours = programs.cluster.values("tenure-s3")
+    assert pipelines["secretkey"] != "minio123"
+    assert (ours["accesskey"], ours["secretkey"]) == (pipelines["accesskey"], pipelines["secretkey"])
+
+
+def test_no_secret_is_printed_or_passed_as_an_argument(
+    install: Install, programs: Any, tmp_path: Path
+) -> None:
+    printed = install()
+    values = {
+        value
+        for (kind, namespace, name) in list(programs.cluster.objects)
+        if kind == "Secret"
+        for value in programs.cluster.values(name, namespace).values()
+        if value != "tenure"
+    }
+    assert len(values) >= 8
+    written = "".join(
+        path.read_text() for path in (tmp_path / "state").rglob("*") if path.suffix in (".json", ".yaml")
+    )
+    spoken = printed + written + "\n".join(" ".join(call) for call in programs.calls)
+    assert not [value for value in values if value in spoken]
+
+
+def test_a_mirror_and_a_registry_reach_every_image(install: Install, programs: Any) -> None:
+    programs.images.update({f"r.example.com/x/{name}:t1": f"sha256:{name}" for name in NAMES})
+    install(REGISTRY="r.example.com/x", MIRROR="m.example.com", TAG="t1", BUILD="no")
+    assert programs.count("docker", "push") == len(NAMES)
+    assert programs.count("kind", "load") == 0
+    images = set()
+    for (kind, _, _), one in programs.cluster.objects.items():
+        if kind in ("Deployment", "StatefulSet"):
+            template = one["spec"]["template"]["spec"]
+            images |= {c["image"] for c in [*template["containers"], *template.get("initContainers", ())]}
+    assert {
+        one for one in images if not one.startswith(("m.example.com/", "r.example.com/x/tenure-"))
+    } == set()
+
+
+def test_an_image_rebuilt_under_its_tag_renews_its_pods_and_no_others(
+    install: Install, programs: Any
+) -> None:
+    install()
+
+    def notes(name: str) -> str:
+        template = programs.cluster.objects["Deployment", "tenure", name]["spec"]["template"]
+        return str(template["metadata"]["annotations"])
+
+    before = {name: notes(name) for name in ("tenure-pilot", "tenure-console")}
+    programs.images["tenure-pilot:0123456789ab"] = "sha256:new"
+    programs.calls.clear()
+    install()
+    assert notes("tenure-pilot") != before["tenure-pilot"]
+    assert notes("tenure-console") == before["tenure-console"]
+    assert programs.count("kind", "load") == 1
+
+
+def test_down_keeps_what_is_stored_and_purge_does_not(
+    install: Install, programs: Any, make_site: MakeSite
+) -> None:
+    variables = {"CLUSTER": "existing", "IMAGE_LOAD": "ctl load", "WITH_KFP": "no"}
+    default = {"storageclass.kubernetes.io/is-default-class": "true"}
+    programs.cluster.put({"kind": "StorageClass", "metadata": {"name": "s", "annotations": default}})
+    programs.environment["S3_ACCESS_KEY"], programs.environment["S3_SECRET_KEY"] = "a", "b"
+    install(**variables)
+    main.down(make_site(**variables))
+    there = programs.cluster.objects
+    assert ("Deployment", "tenure", "tenure-pilot") not in there
+    assert ("Secret", "tenure", "tenure-databases") in there
+    assert ("Namespace", "", "tenure") in there
+    main.down(make_site(PURGE="yes", **variables))
+    assert ("Namespace", "", "tenure") not in programs.cluster.objects
