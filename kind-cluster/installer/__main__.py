@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 from installer import delivery, pieces, platform, summary
@@ -164,6 +166,23 @@ def _tell(site: Site, found: list[Finding]) -> str:
     return f"{len(found)} checks passed"
 
 
+@contextmanager
+def lock(site: Site) -> Iterator[None]:
+    """Let one installation of a cluster go on at a time; another one waits for it."""
+    site.directory.mkdir(parents=True, exist_ok=True)
+    with (site.directory / "lock").open("w") as file:
+
+        def probe() -> str | None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return f"it holds {file.name}"
+            return None
+
+        site.wait("another `make up` or `make cluster-down` to end", probe)
+        yield
+
+
 def _make_site(options: Options, environment: dict[str, str]) -> Site:
     programs = Programs(environment)
     binary = find_kubectl(programs)
@@ -183,7 +202,9 @@ def main(arguments: list[str]) -> int:
     environment = dict(os.environ)
     try:
         options = read_options(environment, read_versions(environment=environment))
-        _COMMANDS[arguments[0]](_make_site(options, environment))
+        site = _make_site(options, environment)
+        with lock(site) if arguments[0] in ("up", "down") else nullcontext():
+            _COMMANDS[arguments[0]](site)
     except InstallError as error:
         print(f"make {arguments[0]}: {error}", file=sys.stderr)  # noqa: T201
         if isinstance(error, OptionError):

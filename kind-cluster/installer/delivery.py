@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
@@ -49,14 +49,18 @@ def prepare_store(site: Site) -> str:
     """Make the bucket, and let the model servers' key read the bundles in it and nothing else."""
     options = site.options
     secret = credentials.read_secret(site.kubectl.get("secret", credentials.S3, NAMESPACE)) or {}
-    mark = fingerprint(options.s3_url, options.s3_bucket, sorted(secret.items()), site.state_of_store())
+    own = is_own_seaweedfs(options.s3_url)
+    grant = _make_grant_of(options.s3_bucket, secret) if own else ""
+    mark = fingerprint(
+        options.s3_url, options.s3_bucket, sorted(secret.items()), grant, site.state_of_store()
+    )
     if site.state.matches("store", mark):
         return "unchanged"
     with reach(site, "store") as settings:
         Store.connect(settings).ensure_bucket()
     outcome = f"s3://{options.s3_bucket}"
-    if is_own_seaweedfs(options.s3_url):
-        _grant(site, options.s3_bucket, secret)
+    if own:
+        _grant(site, grant)
         outcome += ", and the model servers' key may read bundles/"
     else:
         site.notes.append(
@@ -125,8 +129,8 @@ def make_grant(bucket: str, access_key: str, secret_key: str) -> str:
     for value in (bucket, access_key, secret_key):
         if not value or any(sign.isspace() or not sign.isprintable() for sign in value):
             raise InstallError("a key of the object store has a blank or an unprintable sign in it")
-    # KServe's storage initializer asks whether the bucket is there, which takes Read of the bucket itself. By its name
-    # that would mean every object in it; as a pattern it is the bucket and nothing inside.
+    # KServe's storage initializer asks whether the bucket is there, which takes Read of the bucket itself. By
+    # its name that would mean every object in it; as a pattern it is the bucket and nothing inside.
     actions = f"Read:{bucket}/bundles/*,List:{bucket}/bundles/*,Read:{bucket[:-1]}?"
     return (
         f"s3.configure -user {_READER} -access_key {access_key} -secret_key {secret_key} "
@@ -134,8 +138,11 @@ def make_grant(bucket: str, access_key: str, secret_key: str) -> str:
     )
 
 
-def _grant(site: Site, bucket: str, secret: dict[str, str]) -> None:
-    line = make_grant(bucket, secret["AWS_ACCESS_KEY_ID"], secret["AWS_SECRET_ACCESS_KEY"])
+def _make_grant_of(bucket: str, secret: Mapping[str, str]) -> str:
+    return make_grant(bucket, secret.get("AWS_ACCESS_KEY_ID", ""), secret.get("AWS_SECRET_ACCESS_KEY", ""))
+
+
+def _grant(site: Site, line: str) -> None:
     # Its answer repeats the keys: it is neither shown nor kept.
     result = site.kubectl.run(
         "exec", "-i", "-n", PIPELINES_NAMESPACE, "deploy/seaweedfs", "--", "weed", "shell", stdin=line

@@ -351,3 +351,11 @@ def test_down_keeps_what_is_stored_and_purge_does_not(
     assert ("Namespace", "", "tenure") in there
     main.down(make_site(PURGE="yes", **variables))
     assert ("Namespace", "", "tenure") not in programs.cluster.objects
+
+
+def test_a_second_installation_waits_for_the_first(make_site: MakeSite) -> None:
+    site = make_site()
+    with main.lock(site), pytest.raises(WaitError, match="another `make up`"), main.lock(make_site()):
+        pytest.fail("two at once")
+    with main.lock(make_site()):
+        pass
