@@ -146,6 +146,8 @@ class Labels:
             return left
         if isinstance(node.lhs, promql.NumberLiteral):
             return right
+        if node.modifier is not None and node.modifier.card == promql.VectorMatchCardinality.ManyToOne:
+            return left  # group_left
         # One side without labels is a constant, or matched by on(): the other's stay.
         return left & right or left | right
 
