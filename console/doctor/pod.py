@@ -27,6 +27,7 @@ STARTING_SECONDS = 120
 _PULLING = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _CRASHED = frozenset({"CrashLoopBackOff", "Error", "RunContainerError", "StartError", "ContainerCannotRun"})
 _RESTARTS = 3
+_CRASHES = 2
 
 
 def diagnose_pod(cluster: Cluster, pod: Document) -> Trouble | None:
@@ -116,8 +117,20 @@ def _judge_containers(cluster: Cluster, pod: Document) -> Iterator[Trouble]:
         elif reason in _CRASHED:
             last = (container.get("lastState") or {}).get("terminated") or {}
             yield _judge_crash(cluster, pod, container["name"], last, waiting.get("message", ""))
-        elif ended.get("exitCode") and (pod["spec"].get("restartPolicy") != "Never"):
-            yield _judge_crash(cluster, pod, container["name"], ended, ended.get("message", ""))
+        elif ended.get("exitCode") and pod["spec"].get("restartPolicy") != "Never":
+            yield _judge_crash(cluster, pod, container["name"], ended, "")
+        elif _is_between_crashes(container):
+            yield _judge_crash(cluster, pod, container["name"], container["lastState"]["terminated"], "")
+
+
+def _is_between_crashes(container: Mapping[str, Any]) -> bool:
+    """Say whether a container runs just now, and has failed again and again before it was ready."""
+    last = (container.get("lastState") or {}).get("terminated") or {}
+    return (
+        not container.get("ready")
+        and int(container.get("restartCount", 0)) >= _CRASHES
+        and bool(last.get("exitCode"))
+    )
 
 
 def _judge_crash(

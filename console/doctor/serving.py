@@ -22,6 +22,7 @@ from console.doctor.finding import Finding, bad, good, warn
 from console.doctor.observation import Cluster
 from console.doctor.pod import STARTING_SECONDS, diagnose_pod
 from console.doctor.refusal import Trouble
+from console.doctor.signature import recognise
 from console.doctor.workload import find_refusal
 
 _SERVICE = "serving.kserve.io/inferenceservice"
@@ -146,6 +147,10 @@ def _judge_model(service: Document) -> Iterator[Trouble]:
             f"KServe finds no runtime for it: {message}",
             f"is ServingRuntime tenure there, for modelFormat {MODEL_FORMAT} and protocolVersion v2?",
         )
+    elif reason == "ModelLoadFailed" and not is_true(service, "Ready"):
+        cause = recognise(failure.get("message", ""))
+        if cause is not None:
+            yield Trouble(f"the model cannot be loaded: {cause.text}", cause.fix)
     elif reason == "InvalidPredictorSpec":
         yield Trouble(f"KServe takes its predictor for invalid: {message}", "correct what the message names")
 

@@ -59,22 +59,21 @@ _SIGNATURES = (
         "compare Secret tenure-s3 with the store's own identities; `make up` writes both again",
     ),
     _sign(
-        r"AccessDenied|Access Denied|403.{0,40}(HeadObject|ListObjects|s3)|(HeadObject|ListObjects\w*).{0,60}"
-        r"(403|Forbidden)",
-        "the object store refuses this S3 key what is asked",
-        "the key of Secret tenure-s3 needs read access to the bucket: check the store's identities and the "
-        "Secret in the pod's service account",
+        r"S3 error \[404\]|\(404\) when calling the HeadBucket|NoSuchBucket|specified bucket does not exist",
+        "the bucket does not exist",
+        "create the bucket that TENURE_S3_BUCKET and storageUri name, or correct them",
+    ),
+    _sign(
+        r"AccessDenied|Access Denied|S3 error \[403\]|"
+        r"\((403|AccessDenied)\) when calling the \w+ operation|when calling the \w+ operation: Forbidden",
+        "the object store refuses this S3 key: it does not know it, or does not let it read there",
+        "compare Secret tenure-s3, and the Secret in the pod's ServiceAccount, with the store's identities",
     ),
     _sign(
         r"Unable to locate credentials|NoCredentialsError",
         "no S3 credentials reach the pod",
         "list Secret tenure-s3 in the `secrets` of the pod's ServiceAccount (tenure-predictor), with "
         "KServe's serving.kserve.io/s3-* annotations on it",
-    ),
-    _sign(
-        r"NoSuchBucket|The specified bucket does not exist",
-        "the bucket does not exist",
-        "create the bucket that TENURE_S3_BUCKET names, or correct the setting",
     ),
     _sign(
         r"NoSuchKey|Failed to fetch model|no model found|No objects? found",

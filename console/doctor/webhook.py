@@ -105,7 +105,7 @@ def _explain(message: str) -> str:
     if "not found" in lowered and "service" in lowered:
         return "its Service does not exist"
     if "connection refused" in lowered:
-        return "its pod refuses connections: it is still starting, or listens elsewhere"
+        return "nobody takes the connection: no pod behind it is ready, or its server is still starting"
     if "context deadline exceeded" in lowered or "i/o timeout" in lowered:
         return "no answer in time: something between API server and pod drops the packets"
     if "not valid for any names" in lowered or "certificate is valid for" in lowered:

@@ -73,7 +73,7 @@ def webhook_without_endpoints(stage: Any) -> None:
     stage.answer_trial("InferenceService", 500, POST + text)
 
 
-@failure("kserve/kserve#5037", "webhook-answers", "refuses connections", "apply again")
+@failure("kserve/kserve#5037", "webhook-answers", "nobody takes the connection", "apply again")
 def webhook_that_listens_later(stage: Any) -> None:
     stage.answer_trial(
         "InferenceService", 500, f"{POST}dial tcp 10.103.67.239:443: connect: connection refused"
@@ -144,8 +144,8 @@ def cert_manager_not_listening_yet(stage: Any) -> None:
             name="a Certificate",
             status=500,
             message='Internal error occurred: failed calling webhook "webhook.cert-manager.io": failed to '
-            'call webhook: Post "https://cert-manager-webhook.cert-manager.svc:443/mutate?timeout=10s": dial tcp '
-            "10.96.218.186:443: connect: connection refused",
+            'call webhook: Post "https://cert-manager-webhook.cert-manager.svc:443/mutate?timeout=10s": dial '
+            "tcp 10.96.218.186:443: connect: connection refused",
         )
     )
 
@@ -253,8 +253,8 @@ def image_that_is_gone(stage: Any) -> None:
     pull(
         stage,
         "metadata-writer",
-        'Failed to pull image "gcr.io/ml-pipeline/metadata-writer:1": rpc error: code = NotFound desc = failed '
-        "to resolve reference: gcr.io/ml-pipeline/metadata-writer:1: not found",
+        'Failed to pull image "gcr.io/ml-pipeline/metadata-writer:1": rpc error: code = NotFound desc = '
+        "failed to resolve reference: gcr.io/ml-pipeline/metadata-writer:1: not found",
     )
 
 
