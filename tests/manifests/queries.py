@@ -80,6 +80,21 @@ def list_queries() -> Iterator[Query]:
         yield Query(name, rule["expr"], needs, always=False)
 
 
+def find_metrics(text: str) -> set[str]:
+    """Return the names of the series that a query reads."""
+    found: set[str] = set()
+
+    def visit(node: Any) -> bool:
+        if isinstance(node, promql.VectorSelector):
+            found.add(node.name)
+        elif isinstance(node, promql.MatrixSelector):
+            found.add(node.vector_selector.name)
+        return True
+
+    promql.walk(promql.parse(text), visit)
+    return found
+
+
 class Labels:
     """Which labels the answer of a query has, given those that each metric has.
 
