@@ -71,6 +71,15 @@ class Metrics:
         for version, share in shares.items():
             self._weight.labels(service, version).set(share)
 
+    def keep(self, services: set[str]) -> None:
+        """Take away what was published of services that are gone: nobody waits for an answer of theirs."""
+        for service in set(self._weights) - services:
+            self.show_weights(service, {})
+            del self._weights[service]
+            self.drop_flight(service)
+            for series in (self.unrecorded, self.failures):
+                series.remove_by_labels({"service": service})
+
     def show_flight(self, service: str, flight: Flight, requests: int) -> None:
         """Publish a canary's step and signals."""
         canary = flight.progress.canary

@@ -4,7 +4,7 @@ import httpx
 from prometheus_client.registry import CollectorRegistry
 
 from serving.pilot.flight import Flight
-from serving.pilot.metrics import Metrics
+from serving.pilot.metrics import OUTCOMES, Metrics
 from serving.pilot.server import ALIVE_SECONDS, READY_SECONDS, Health, serve
 from tenure.judgement import Judgement, Progress, Signal
 
@@ -48,3 +48,29 @@ def test_metrics_of_a_canary_go_with_it():
     metrics.show_weights("churn", {"a": 100})
     metrics.show_weights("churn", {"b": 100})
     assert registry.get_sample_value("pilot_weight", {"service": "churn", "version": "a"}) is None
+
+
+def test_metrics_of_a_service_go_with_it():
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    for service in ("churn", "other"):
+        metrics.show_weights(service, {"a": 100})
+        metrics.unrecorded.labels(service).set(1)
+        metrics.failures.labels(service).inc()
+    metrics.keep({"other"})
+    metrics.keep({"other"})
+
+    def read(service):
+        names = {"pilot_weight": {"version": "a"}, "pilot_unrecorded": {}, "pilot_failures_total": {}}
+        return [registry.get_sample_value(name, {"service": service, **more}) for name, more in names.items()]
+
+    assert read("churn") == [None, None, None]
+    assert read("other") == [100, 1, 1]
+
+
+def test_counters_begin_at_zero():
+    registry = CollectorRegistry()
+    Metrics(registry)
+    for outcome in OUTCOMES:
+        assert registry.get_sample_value("pilot_transitions_total", {"outcome": outcome}) == 0
+    assert registry.get_sample_value("pilot_passes_total", {"outcome": "failed"}) == 0
