@@ -7,7 +7,7 @@ Not imported by the tests: kfp reads annotations as they stand here, and its imp
 import sys
 from pathlib import Path
 
-from kfp import compiler, dsl
+from kfp import compiler, dsl, kubernetes
 
 component = dsl.component(base_image="python:3.11", install_kfp_package=False)
 
@@ -52,6 +52,12 @@ def flaky(folder: str):
     if not mark.exists():
         mark.touch()
         raise RuntimeError("first time")
+
+
+@component
+def leave(code: int):
+    print("tried")
+    raise SystemExit(code)
 
 
 @component
@@ -147,7 +153,16 @@ def environment(
     write_environment(names=names, folder=folder)
 
 
-PIPELINES = (branch, lone_branch, failing, everything, handled, waiting, environment)
+@dsl.pipeline(name="hopeless")
+def hopeless(code: int):
+    """What only means something on a cluster stands in a second document."""
+    task = leave(code=code).set_retry(2, backoff_duration="1s").set_cpu_limit("1")
+    kubernetes.set_timeout(task, 60)
+    kubernetes.set_security_context(task, run_as_user=65532, run_as_non_root=True)
+    kubernetes.use_secret_as_env(task, "logins", {"password": "PASSWORD"}, optional=True)
+
+
+PIPELINES = (hopeless, branch, lone_branch, failing, everything, handled, waiting, environment)
 
 if __name__ == "__main__":
     for pipeline in PIPELINES:

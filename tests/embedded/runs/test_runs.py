@@ -85,6 +85,15 @@ def test_loop_retry_and_exit_handler(server, packages, folder):
     assert "the state is SUCCEEDED" in server.log(run["run_id"], "report")
 
 
+@pytest.mark.parametrize(("code", "attempts"), [(65, 1), (1, 3)])
+def test_a_step_that_would_fail_in_the_same_way_is_not_tried_again(server, packages, code, attempts):
+    run = server.wait(server.submit(packages["hopeless"], {"code": code}))
+    assert run["state"] == "FAILED"
+    assert f"exit code {code}" in run["error"]["message"]
+    assert server.log(run["run_id"], "leave").splitlines().count("tried") == attempts
+    assert "no effect in the current local runner" not in server.log(run["run_id"])
+
+
 def test_exit_handler_of_a_failed_group(server, packages):
     run = server.wait(server.submit(packages["handled"]))
     assert run["state"] == "FAILED"
