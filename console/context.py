@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, get_args
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 from sqlalchemy import make_url
@@ -94,7 +94,7 @@ class Remote:
         targets = {
             need: target
             for need in needs
-            if (target := self._find_target(values.get(_URLS[need]))) is not None
+            if (target := self._find_target(values.get(_URLS[need]), _say_place(need))) is not None
         }
         for target in targets.values():
             if target not in self._tunnels:
@@ -130,10 +130,10 @@ class Remote:
             )
         return {field: found[key] for key, field in keys.items()}
 
-    def _find_target(self, url: str | None) -> tuple[str, str, int] | None:
+    def _find_target(self, url: str | None, where: str) -> tuple[str, str, int] | None:
         """Return namespace, name and port of the Service behind a URL; None if it is outside the cluster."""
-        address = urlsplit(url or "")
-        labels = (address.hostname or "").split(".")
+        host, port = _read_address(url or "", where)
+        labels = host.split(".")
         inside = len(labels) <= 2 or labels[2] == "svc"
         if not labels[0] or not inside:
             return None
@@ -143,10 +143,10 @@ class Remote:
                 return None
             raise ConsoleError(
                 f"context {self.context}: there is no Service {name} in namespace {namespace}, which the "
-                f"ConfigMap {self.namespace}/{SETTINGS} names as {address.scheme}://{name}.{namespace}",
+                f"ConfigMap {self.namespace}/{SETTINGS} names",
                 NOT_RUNNING,
             )
-        return namespace, name, _find_port(address)
+        return namespace, name, port
 
     def _build(self, values: dict[str, Any]) -> Settings:
         """Build the settings from these values alone: those in this environment are another platform's."""
@@ -240,13 +240,22 @@ def _is_known(host: str) -> bool:
         return False
 
 
-def _find_port(address: SplitResult) -> int:
+def _say_place(need: Need) -> str:
+    """Say where the address of a need is written."""
+    if need == "ledger":
+        name, keys = _SECRETS[need]
+        return f"the Secret {name}, {next(iter(keys))}"
+    return f"the ConfigMap {SETTINGS}, TENURE_{_URLS[need].upper()}"
+
+
+def _read_address(url: str, where: str) -> tuple[str, int]:
+    """Return the host and port of a URL; `where` it is written is told in place of what may be a secret."""
     try:
-        port = address.port
-    except ValueError as error:
-        raise SettingsError(f"the port of {address.scheme}://{address.hostname} is wrong: {error}") from error
-    scheme = address.scheme.partition("+")[0]
-    return port or _PORTS.get(scheme, 80)
+        address = urlsplit(url)
+        host, port = address.hostname, address.port
+    except ValueError:
+        raise SettingsError(f"{where}: that is no URL") from None
+    return host or "", port or _PORTS.get(address.scheme.partition("+")[0], 80)
 
 
 def _redirect(url: str, port: int) -> str:
@@ -256,4 +265,4 @@ def _redirect(url: str, port: int) -> str:
     try:
         return make_url(url).set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
     except ArgumentError:  # the cause would repeat the password
-        raise SettingsError("the Secret tenure-databases: ledger-reader-url is no SQLAlchemy URL") from None
+        raise SettingsError(f"{_say_place('ledger')}: that is no SQLAlchemy URL") from None
