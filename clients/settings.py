@@ -19,7 +19,10 @@ class Settings(BaseSettings):
     `TENURE_HOME`, or whatever `TENURE_ENV_FILE` names).
     """
 
-    model_config = SettingsConfigDict(env_prefix="TENURE_", env_file_encoding="utf-8", extra="ignore")
+    # A key of a ConfigMap that a site leaves empty is a setting that it does not have.
+    model_config = SettingsConfigDict(
+        env_prefix="TENURE_", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore"
+    )
 
     kubeconfig: Path | None = Field(
         default=None, description="Kubernetes API with InferenceServices; by default the pod's own account."
