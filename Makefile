@@ -9,7 +9,7 @@ export S3_URL S3_BUCKET S3_REGION RUNS_URL DATA RUN TIMEOUT PURGE
 export WITH_GATEWAY_API WITH_ENVOY_GATEWAY WITH_CERT_MANAGER WITH_KSERVE WITH_KFP
 
 .DEFAULT_GOAL := help
-.PHONY: up cluster-check cluster-status cluster-down help environment environment-dev environment-detector demo demo-rollback down status test test-fast lint format bench compile lock clean
+.PHONY: up cluster-check cluster-status cluster-down help environment environment-dev environment-detector demo demo-rollback down status test test-fast lint format bench compile images sbom lock clean
 
 help: ## Show what can be typed
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -70,6 +70,12 @@ bench: environment-dev ## Measure every claim of the README (takes some minutes)
 
 compile: environment-dev ## Recompile pipelines/*.yaml from their Python
 	$(BIN)/python -m pipelines.training
+
+images: ## Build the images with docker (IMAGES="predictor pilot" for some; see scripts/images)
+	@scripts/images $(IMAGES)
+
+sbom: ## Build the images, and write each one's bill of materials into sbom/
+	@SBOM=$(CURDIR)/sbom scripts/images $(IMAGES)
 
 lock: environment ## Resolve pyproject.toml's groups anew into requirements/
 	scripts/lock
