@@ -80,28 +80,35 @@ def check_answers(cluster: Cluster) -> Iterator[Finding]:
     yield from judge_answers(cluster.answers)
 
 
-_TOLD: Mapping[str, tuple[str, str, str]] = {
-    "detector": ("detector", "the detector", "see its log: `tenure logs detector`"),
-    "pilot": ("pilot", "the pilot", "see its log: `tenure logs pilot`"),
-    "console": ("console", "the web page", "see its log: `tenure logs console`"),
-    "store": ("store", "the object store", "compare the address and Secret tenure-s3 with the store"),
-    "tracking": ("tracking", "MLflow", "see its log, and Secret tenure-tracking for the login"),
-    "ledger": ("ledger", "the ledger", "the detector makes and migrates it: see its log"),
-    "events": ("events", "events", "see `tenure logs detector`; dead letters carry their reason"),
-    "pipeline": ("pipeline", "the training pipeline", "upload it: `make up`, or `tenure up` on a laptop"),
+_TOLD: Mapping[str, tuple[str, str]] = {
+    "detector": ("the detector", "see its log: `tenure logs detector`"),
+    "pilot": ("the pilot", "see its log: `tenure logs pilot`"),
+    "console": ("the web page", "see its log: `tenure logs console`"),
+    "store": ("the object store", "compare the address and Secret tenure-s3 with the store"),
+    "tracking": ("MLflow", "see its log, and Secret tenure-tracking for the login"),
+    "ledger": ("the ledger", "the detector makes and migrates it: see `tenure logs detector`"),
+    "events": ("events", "see `tenure logs detector`; dead letters carry their reason"),
+    "pipeline": ("the training pipeline", "upload it: `make up`"),
 }
+_MODEL_FIX = "ask it by `tenure predict`; `tenure rollout status` says which version should answer"
 
 
-def judge_answers(answers: Mapping[str, Answer]) -> Iterator[Finding]:
-    """Return findings of what addresses answered; those of models are named after them."""
+def judge_answers(answers: Mapping[str, Answer], fixes: Mapping[str, str] | None = None) -> Iterator[Finding]:
+    """Return findings of what addresses answered; those of models are named after them.
+
+    Args:
+        answers: By the address's name.
+        fixes: What to do in place of a cluster's advice, by the same names.
+    """
     for name, answer in answers.items():
         if name in _TOLD:
-            check, what, fix = _TOLD[name]
+            check = name
+            what, fix = _TOLD[name]
         elif name.startswith("model "):
-            check, what = "models", name
-            fix = "ask it by `tenure predict`; `tenure rollout status` says which version should answer"
+            check, what, fix = "models", name, _MODEL_FIX
         else:
             continue
+        fix = (fixes or {}).get(name, fix)
         if answer.good:
             yield good(check, f"{what}: {answer.text}" if answer.text else f"{what} answers")
         elif answer.text.startswith("?"):

@@ -17,6 +17,11 @@ _INOTIFY = (512, 524288)
 _DOCKER = (20, 10)
 _KIND = (0, 30)
 _KUBECTL = (1, 32)
+_FIXES = {
+    "store": "see `tenure logs store`; is a TENURE_S3_* variable of another platform set here?",
+    "tracking": "see `tenure logs tracking`; is a TENURE_TRACKING_* variable of another platform set here?",
+    "pipeline": "upload it: `tenure up`",
+}
 
 
 def check_python(machine: Machine) -> Iterator[Finding]:
@@ -106,7 +111,7 @@ def check_processes(machine: Machine) -> Iterator[Finding]:
 
 def check_answers(machine: Machine) -> Iterator[Finding]:
     """The addresses do what is asked."""
-    yield from judge_answers(machine.answers)
+    yield from judge_answers(machine.answers, _FIXES)
     runs = machine.answers.get("runs")
     if runs is not None and runs.good:
         yield good("runs", runs.text)
