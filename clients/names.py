@@ -15,6 +15,9 @@ PROMOTE = "tenure.dev/promote"
 ROLLBACK = "tenure.dev/rollback"
 """Annotation: take the canary of this name away; when there is none, bring the previous version back."""
 
+SUPERSEDE = "tenure.dev/supersede"
+"""Annotation: take the canary of this name away, for a newer challenger is to take its place."""
+
 PAUSE = "tenure.dev/pause"
 """Annotation: "true" keeps the pilot from changing any share."""
 

@@ -248,7 +248,9 @@ class Services:
         try:
             if settings.kubeconfig is not None:
                 config.load_kube_config(
-                    config_file=str(settings.kubeconfig), client_configuration=configuration
+                    config_file=str(settings.kubeconfig),
+                    context=settings.kube_context,
+                    client_configuration=configuration,
                 )
             else:
                 config.load_incluster_config(client_configuration=configuration)

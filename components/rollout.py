@@ -17,6 +17,7 @@ from clients.tracking import CHALLENGER, CHAMPION, Tracking, Version
 from components.evaluate import read_difference
 from components.gate import GATE
 from components.proof import Deadline, Proof, prove
+from components.room import make_room
 from components.shelf import store_bundle, store_project
 from components.variant import (
     BUSY,
@@ -148,11 +149,18 @@ class Rollout:
 
     def _place(self, version: Version, deadline: Deadline) -> Outcome:
         """Make the bundle stable or canary, and prove it."""
+        settings = self._settings
         service = self._services.find(self._rollout.service)
         if service is None:
             try:
                 service = self._services.create(
-                    build_service(self._rollout, self._project.name, self._uri, self._settings.detector_url)
+                    build_service(
+                        self._rollout,
+                        self._project.name,
+                        self._uri,
+                        settings.detector_url,
+                        settings.model_account,
+                    )
                 )
                 logger.info("created InferenceService %s", self._rollout.service)
             except ConflictError:
@@ -230,7 +238,9 @@ class Rollout:
                 return None
             replaced.extend(item["predictor"] for item in others)
             # One canary at a time: a newer challenger takes the place of an unfinished one.
-            canary = entry or build_canary(self._rollout, self._uri, 0, self._settings.detector_url)
+            canary = entry or build_canary(
+                self._rollout, self._uri, 0, self._settings.detector_url, self._settings.model_account
+            )
             patch: Document = {"spec": {"canary": [canary]}}
             if entry is None:  # what is known of it is from an earlier time
                 patch["metadata"] = {"annotations": {names.PROVEN: None, names.ROLLOUT: None}}
@@ -256,7 +266,9 @@ class Rollout:
                 patch["spec"] = {"canary": [{**entry, "trafficPercent": share}]}
             return patch
 
+        retired = make_room(self._services, self._rollout.service, self._uri, deadline)
         self._services.update(self._rollout.service, add)
+        replaced[:0] = retired
         logger.info("canary %s is in the InferenceService, without traffic", self._canary)
         self._tag_replaced(replaced)
         proof = prove(self._services, self._settings, self._rollout, self._bundle, self._canary, deadline)

@@ -16,7 +16,7 @@ Document = dict[str, Any]
 UNPROVEN = "tenure.dev/unproven"
 """Annotation: digest of a first bundle that has not yet answered. Nothing serves until it is taken away."""
 
-BUSY = (names.PROMOTE, names.ROLLBACK, names.REVERTING)
+BUSY = (names.PROMOTE, names.ROLLBACK, names.SUPERSEDE, names.REVERTING)
 """Annotations of what a person asked for and the pilot has not finished yet."""
 
 
@@ -29,10 +29,12 @@ class Readiness:
     blocked: bool = False
 
 
-def build_service(rollout: Rollout, project: str, uri: str, sink: str | None = None) -> Document:
+def build_service(
+    rollout: Rollout, project: str, uri: str, sink: str | None = None, account: str | None = None
+) -> Document:
     """Return a new InferenceService whose stable model is the bundle at `uri`, not yet proven.
 
-    `sink` is the detector's address; None logs nothing.
+    `sink` is the detector's address; None logs nothing. `account` is whose rights the model servers have.
     """
     return {
         "metadata": {
@@ -44,6 +46,7 @@ def build_service(rollout: Rollout, project: str, uri: str, sink: str | None = N
         "spec": {
             "predictor": {
                 "minReplicas": rollout.replicas,
+                **_build_account(account),
                 "model": _build_model(uri),
                 **build_logger(rollout, uri, sink),
             }
@@ -51,12 +54,15 @@ def build_service(rollout: Rollout, project: str, uri: str, sink: str | None = N
     }
 
 
-def build_canary(rollout: Rollout, uri: str, percent: int, sink: str | None = None) -> Document:
-    """Return the `spec.canary` entry for the bundle at `uri`; `sink` as for `build_service`."""
+def build_canary(
+    rollout: Rollout, uri: str, percent: int, sink: str | None = None, account: str | None = None
+) -> Document:
+    """Return the `spec.canary` entry for the bundle at `uri`; `sink`, `account` as for `build_service`."""
     return {
         "predictor": {
             "name": names.canary_name(names.digest_of(uri)),
             "minReplicas": rollout.canary_replicas,
+            **_build_account(account),
             # KServe's schema wants the name here, and forbids it in spec.predictor.
             "model": {"name": "kserve-container", **_build_model(uri)},
             **build_logger(rollout, uri, sink),
@@ -130,6 +136,10 @@ def read_readiness(service: Mapping[str, Any], canary: str | None) -> Readiness:
 def is_unproven(service: Document) -> bool:
     """Say whether the stable model is a first one that has never been seen ready."""
     return UNPROVEN in get_annotations(service) and not read_readiness(service, None).ready
+
+
+def _build_account(account: str | None) -> Document:
+    return {} if account is None else {"serviceAccountName": account}
 
 
 def _build_model(uri: str) -> Document:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from clients.errors import ClientError
-from clients.names import PROJECT_LABEL
+from clients.names import PROJECT_LABEL, route_name
 from clients.runs import Runs
 from clients.services import Services
 from console import display
@@ -174,10 +174,8 @@ def _list_services() -> list[dict[str, Any]]:
         for service in cluster.inference.list()
         if PROJECT_LABEL in service["metadata"].get("labels", {})
     )
-    return [
-        describe_service(service, cluster.routes.find(service["metadata"]["name"])).model_dump(mode="json")
-        for service in ours
-    ]
+    found = [(service, cluster.routes.find(route_name(service["metadata"]["name"]))) for service in ours]
+    return [describe_service(service, route).model_dump(mode="json") for service, route in found]
 
 
 def _list_runs() -> list[dict[str, Any]]:

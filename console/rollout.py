@@ -185,7 +185,7 @@ def _read(cluster: Services, name: str) -> State:
     service = cluster.inference.find(name)
     if service is None:
         raise NotFoundError(f"there is no InferenceService {name} yet; `tenure run` trains and makes one")
-    return describe_service(service, cluster.routes.find(name))
+    return describe_service(service, cluster.routes.find(names.route_name(name)))
 
 
 def _ask(

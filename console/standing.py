@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from clients import names
 from clients.services import get_condition
+from clients.split import read_shares
 
 
 class Variant(BaseModel):
@@ -68,8 +69,7 @@ def describe_service(service: Mapping[str, Any], route: Mapping[str, Any] | None
     """Read the state of a rollout from its InferenceService and the route in front of it."""
     metadata, spec = service["metadata"], service["spec"]
     annotations = metadata.get("annotations") or {}
-    backends = route["spec"]["rules"][-1]["backendRefs"] if route is not None else []
-    weights = {backend["name"]: int(backend.get("weight", 1)) for backend in backends}
+    weights = read_shares(route) if route is not None else {}
     statuses = service.get("status", {}).get("canaryStatuses") or []
     ready = {status["name"]: bool(status.get("ready")) for status in statuses}
     canaries = spec.get("canary") or []

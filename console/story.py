@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from rich.text import Text
 
+from clients.names import route_name
 from clients.runs import Run, Runs
 from clients.services import Services
 from clients.settings import Settings, load_settings
@@ -74,7 +75,8 @@ class Story:
     def read(self) -> State:
         """Return who serves now, and how much."""
         return describe_service(
-            self.services.inference.get(self.service), self.services.routes.find(self.service)
+            self.services.inference.get(self.service),
+            self.services.routes.find(route_name(self.service)),
         )
 
     def wait(
@@ -153,7 +155,7 @@ class Story:
         services = self.services
         return (
             services.inference.find(self.service) is not None
-            or services.routes.find(self.service) is not None
+            or services.routes.find(route_name(self.service)) is not None
         )
 
     def claim(self) -> None:

@@ -101,6 +101,10 @@ def _list_entries(routes: Sequence[Route]) -> list[_Entry]:
 
 def _render_entries(entries: Sequence[_Entry]) -> Iterator[Document]:
     for entry in entries:
+        if HTTP not in entry.rule.protocols:
+            if not entry.match.path.rstrip("/"):
+                yield _render(entry, GRPC, {"prefix": "/", "grpc": {}})
+            continue
         path: Document = {"prefix": "/"}
         if entry.match.exact:
             path = {"path": entry.match.path}
@@ -115,7 +119,11 @@ def _render_entries(entries: Sequence[_Entry]) -> Iterator[Document]:
 def _render_models(routes: Sequence[Route]) -> Iterator[Document]:
     """Yield the paths of each model, for clients that do not know its hostname."""
     for route in routes:
-        entries = [entry for entry in _list_entries([route]) if entry.match.path == "/"]
+        entries = [
+            entry
+            for entry in _list_entries([route])
+            if entry.match.path == "/" and HTTP in entry.rule.protocols
+        ]
         for model in route.models:
             for entry in entries:
                 yield _render(entry, HTTP, {"path_separated_prefix": f"/v2/models/{model}"})
@@ -133,12 +141,18 @@ def _render(entry: _Entry, protocol: str, match: Document) -> Document:
     if total == 0:
         return {"match": match, **_explain(503, {"error": "every backend of this route has weight 0"})}
     action: Document = {"timeout": TIMEOUT}
+    removed = list(rule.removed)
     if len(rule.backends) == 1:
         action["cluster"] = name_backend(namespace, rule.backends[0], protocol)
+        removed += rule.backends[0].removed
     else:
         action["weighted_clusters"] = {
             "clusters": [
-                {"name": name_backend(namespace, backend, protocol), "weight": backend.weight}
+                {
+                    "name": name_backend(namespace, backend, protocol),
+                    "weight": backend.weight,
+                    **({"request_headers_to_remove": list(backend.removed)} if backend.removed else {}),
+                }
                 for backend in rule.backends
             ],
             # A customer stays on one side; without the header the choice is random.
@@ -154,8 +168,8 @@ def _render(entry: _Entry, protocol: str, match: Document) -> Document:
             for service, percent in rule.mirrors
         ]
     rendered: Document = {"match": match, "route": action}
-    if rule.removed:
-        rendered["request_headers_to_remove"] = list(rule.removed)
+    if removed:
+        rendered["request_headers_to_remove"] = list(dict.fromkeys(removed))
     return rendered
 
 

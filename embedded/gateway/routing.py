@@ -11,6 +11,7 @@ Document = dict[str, Any]
 GATEWAY = ("kserve", "kserve-ingress-gateway")
 HTTP, GRPC = "http", "grpc"
 PROTOCOLS = (HTTP, GRPC)
+GRPC_PORT = 8081
 
 
 @dataclass(frozen=True, order=True)
@@ -42,11 +43,16 @@ class Service:
 
 @dataclass(frozen=True)
 class Backend:
-    """A Service in a rule: its share, and who takes over when it has no healthy process."""
+    """A Service in a rule: its share, who takes over when it has no healthy process, and what it never sees.
+
+    Attributes:
+        removed: Headers that are taken away from its requests.
+    """
 
     service: str
     weight: int
     fallback: str | None = None
+    removed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,14 @@ class Rule:
         backends: Who shares the requests.
         mirrors: Who gets copies: Service and percent.
         removed: Headers that nobody behind the gateway gets to see.
+        protocols: What its requests may speak: those to port 80 both, those to 8081 gRPC.
     """
 
     matches: tuple[Match, ...]
     backends: tuple[Backend, ...]
     mirrors: tuple[tuple[str, int], ...] = ()
     removed: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -133,26 +141,28 @@ class Routing:
         )
 
     def _read_rule(self, namespace: str, rule: Document) -> Rule:
-        references = rule["backendRefs"]
-        names = [reference["name"] for reference in references]
-        stable = self._find_stable(namespace, names)
-        backends = []
-        for reference in references:
-            name = reference["name"]
-            fallback = None
-            if len(names) > 1 and name != stable:
-                fallback = stable
-            backends.append(Backend(name, reference.get("weight", 1), fallback))
-        mirrors: list[tuple[str, int]] = []
-        removed: list[str] = []
-        for entry in rule.get("filters") or []:
-            if entry["type"] == "RequestMirror":
-                mirror = entry["requestMirror"]
-                mirrors.append((mirror["backendRef"]["name"], mirror.get("percent", 100)))
-            else:
-                removed += [name.lower() for name in entry["requestHeaderModifier"]["remove"]]
+        weights: dict[str, int] = {}
+        hidden: dict[str, tuple[str, ...]] = {}
+        for reference in rule["backendRefs"]:  # a Service is named twice where it keeps a place in the list
+            name, weight = reference["name"], reference.get("weight", 1)
+            weights[name] = weights.get(name, 0) + weight
+            if weight or name not in hidden:
+                hidden[name] = tuple(_list_removed(reference.get("filters") or []))
+        stable = self._find_stable(namespace, list(weights))
+        backends = [
+            Backend(name, weight, None if name == stable else stable, hidden[name])
+            for name, weight in weights.items()
+        ]
+        filters = rule.get("filters") or []
+        mirrors = tuple(
+            (entry["requestMirror"]["backendRef"]["name"], entry["requestMirror"].get("percent", 100))
+            for entry in filters
+            if entry["type"] == "RequestMirror"
+        )
         matches = tuple(_read_match(match) for match in rule.get("matches") or [{}])
-        return Rule(matches, tuple(backends), tuple(mirrors), tuple(removed))
+        only_grpc = all(reference.get("port") == GRPC_PORT for reference in rule["backendRefs"])
+        protocols = (GRPC,) if only_grpc else PROTOCOLS
+        return Rule(matches, tuple(backends), mirrors, tuple(_list_removed(filters)), protocols)
 
     def _find_stable(self, namespace: str, names: Sequence[str]) -> str:
         """Return the backend that takes over for the others: the stable variant, else the last one listed."""
@@ -171,6 +181,16 @@ def attaches(body: Document) -> bool:
 def is_our_gateway(body: Document, parent: Document) -> bool:
     """Return whether one parentRef of an HTTPRoute means our gateway."""
     return (parent.get("namespace", body["metadata"]["namespace"]), parent["name"]) == GATEWAY
+
+
+def _list_removed(filters: Sequence[Document]) -> list[str]:
+    """Return the headers that filters take away."""
+    return [
+        name.lower()
+        for entry in filters
+        if entry["type"] == "RequestHeaderModifier"
+        for name in entry["requestHeaderModifier"]["remove"]
+    ]
 
 
 def _read_match(match: Document) -> Match:

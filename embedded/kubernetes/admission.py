@@ -144,11 +144,22 @@ def check_http_route(body: Document, old: Document | None, around: Surroundings)
             if entry.request_mirror is not None
         ]
         causes += _check_filters(rule.filters or [], f"spec.rules[{number}].filters")
+        for place, weighted in enumerate(rule.backend_refs):
+            path = f"spec.rules[{number}].backendRefs[{place}].filters"
+            causes += _check_filters(weighted.filters or [], path)
+            if any(entry.type == "RequestMirror" for entry in weighted.filters or []):
+                message = "Forbidden: RequestMirror belongs to the rule: copies are made of all its requests"
+                causes.append(Cause(path, message, "FieldValueForbidden"))
+        ports = sorted({backend.port for _, backend in references})
+        if len(ports) > 1:
+            message = f"Invalid value: {ports}: the backends of a rule have one port: 80, or 8081 for gRPC"
+            causes.append(Cause(f"spec.rules[{number}].backendRefs", message))
         for path, backend in references:
             if backend.namespace not in (None, route.metadata.namespace):
                 message = "Forbidden: Services of other namespaces are not reached from here"
                 causes.append(Cause(f"spec.rules[{number}].{path}.namespace", message, "FieldValueForbidden"))
-        names = [backend.name for backend in rule.backend_refs]
+        # One with weight 0 only keeps a place in the list.
+        names = [backend.name for backend in rule.backend_refs if backend.weight]
         for name in sorted({name for name in names if names.count(name) > 1}):
             message = f"Duplicate value: {name!r}"
             causes.append(Cause(f"spec.rules[{number}].backendRefs", message, "FieldValueDuplicate"))

@@ -67,10 +67,13 @@ def _read_ready_reason(body: dict[str, Any]) -> Cell:
 
 
 def _read_weights(body: dict[str, Any]) -> Cell:
-    rules = body.get("spec", {}).get("rules") or []
-    weighted = [rule["backendRefs"] for rule in rules if len(rule.get("backendRefs", [])) > 1]
-    chosen = weighted[-1] if weighted else (rules[-1].get("backendRefs", []) if rules else [])
-    return ",".join(f"{backend['name']}={backend.get('weight', 1)}" for backend in chosen)
+    weights: dict[str, int] = {}
+    for rule in body.get("spec", {}).get("rules") or []:
+        if not any(match.get("headers") for match in rule.get("matches") or []):
+            for backend in rule.get("backendRefs") or []:
+                weights[backend["name"]] = weights.get(backend["name"], 0) + backend.get("weight", 1)
+            break
+    return ",".join(f"{name}={weight}" for name, weight in weights.items())
 
 
 def _read_accepted(body: dict[str, Any]) -> Cell:

@@ -178,19 +178,16 @@ class RouteMatch(Schema):
 
 
 class Backend(Schema):
-    """A Service of the route's own namespace; the reconciler names them."""
+    """A Service of the route's own namespace; the reconciler names them.
+
+    Its ports are those of KServe's Services: 80 for HTTP (and here for gRPC too), 8081 for gRPC alone.
+    """
 
     group: Literal[""] = ""
     kind: Literal["Service"] = "Service"
     name: DnsLabel
     namespace: DnsLabel | None = Field(default=None, description="Only the route's own.")
-    port: Literal[80]
-
-
-class WeightedBackend(Backend):
-    """A Service and its share."""
-
-    weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
+    port: Literal[80, 8081]
 
 
 class RequestMirror(Schema):
@@ -212,6 +209,15 @@ class Filter(Schema):
     type: Literal["RequestMirror", "RequestHeaderModifier"]
     request_mirror: RequestMirror | None = None
     request_header_modifier: RequestHeaderModifier | None = None
+
+
+class WeightedBackend(Backend):
+    """A Service and its share."""
+
+    weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
+    filters: list[Filter] | None = Field(
+        default=None, max_length=16, description="What is taken away from its requests only."
+    )
 
 
 class RouteRule(Schema):

@@ -51,7 +51,7 @@ def main() -> None:
         alarm,
     )
     collector = Collector(partial(open_ledger, settings) if settings.ledger_url else None, Rescorer(store))
-    gateway = Gateway(settings.gateway_stats_url) if settings.gateway_stats_url else None
+    gateway = Gateway(settings.gateway_stats_url, settings.namespace) if settings.gateway_stats_url else None
     navigator = Navigator(collector, gateway, store, metrics, alarm)
     pilot = Pilot(
         cluster.inference,
@@ -60,6 +60,7 @@ def main() -> None:
         settings.ingress_domain,
         navigator=navigator,
         metrics=metrics,
+        gateway=settings.gateway,
     )
     logger = logging.getLogger("tenure.pilot")
     if gateway is None:

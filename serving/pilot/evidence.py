@@ -17,7 +17,8 @@ import numpy as np
 
 from clients.errors import ClientError
 from serving.pilot.comparison import Floats, Ledger, Match, read_outcomes
-from serving.pilot.gateway import CANARY, STABLE, Backend, count, to_traffic
+from serving.pilot.page import Backend
+from serving.pilot.tally import CANARY, STABLE, count, to_traffic
 from tenure.errors import BundleError
 from tenure.judgement import Evidence, Progress
 

@@ -24,9 +24,9 @@ from serving.pilot.flight import (
     read_flight,
     write_flight,
 )
-from serving.pilot.gateway import Backend, Statistics
 from serving.pilot.metrics import Metrics
-from serving.pilot.route import is_ready
+from serving.pilot.page import Backend, Statistics
+from serving.pilot.route import is_ready, list_clusters
 from tenure.errors import ProjectError
 from tenure.judgement import Evidence, judge
 from tenure.project import Project, parse_project
@@ -44,7 +44,7 @@ LOST_SECONDS = 30.0
 LOST_ANSWERS, LOST_SHARE = 50, 0.05
 """More than both must be missing."""
 
-_ASKED = (names.ROLLBACK, names.PROMOTE, names.REVERTING)
+_ASKED = (names.ROLLBACK, names.SUPERSEDE, names.PROMOTE, names.REVERTING)
 
 
 class Statistician(Protocol):
@@ -120,8 +120,12 @@ class Navigator:
             self._drop(name)
         self._collector.forget(set(self._courses))
 
-    def navigate(self, service: Mapping[str, Any], now: datetime) -> Document | None:
+    def navigate(
+        self, service: Mapping[str, Any], route: Mapping[str, Any] | None, now: datetime
+    ) -> Document | None:
         """Judge the service's canary and return the InferenceService to write, or None.
+
+        The route says which of the gateway's counters are whose.
 
         What a person has asked for comes first: until it is carried out, nothing is judged.
 
@@ -140,11 +144,11 @@ class Navigator:
             return None
         predictor, proven = found
         project = self._load_project(marks[names.PROJECT_URI])
-        course = self._find_course(service, proven, predictor["name"], project, now)
+        course = self._find_course(service, route, proven, predictor["name"], project, now)
         if course is None:
             return None
         match = _match(service, predictor, proven)
-        flight, evidence, problem = self._judge(service, match, course.flight, project, now)
+        flight, evidence, problem = self._judge(service, route, match, course.flight, project, now)
         course.flight = flight
         self._metrics.show_flight(name, flight, evidence.step_requests)
         self._watch_sink(name, match, course)
@@ -154,10 +158,16 @@ class Navigator:
         return self._save(service, course, now)
 
     def _judge(
-        self, service: Mapping[str, Any], match: Match, flight: Flight, project: Project, now: datetime
+        self,
+        service: Mapping[str, Any],
+        route: Mapping[str, Any] | None,
+        match: Match,
+        flight: Flight,
+        project: Project,
+        now: datetime,
     ) -> tuple[Flight, Evidence, str | None]:
         """Return the flight with its newest judgement; with a problem nothing but harm may follow from it."""
-        backends = self._read_backends(service, flight.progress.digest)
+        backends = self._read_backends(service, route, flight.progress.digest)
         progress, evidence, problem = self._collector.gather(match, project, flight.progress, backends, now)
         judgement = judge(project.rollout, evidence, progress, now)
         if judgement.action == "rollback":
@@ -175,6 +185,7 @@ class Navigator:
     def _find_course(
         self,
         service: Mapping[str, Any],
+        route: Mapping[str, Any] | None,
         proven: Proven,
         canary: str,
         project: Project,
@@ -193,13 +204,16 @@ class Navigator:
             if not is_ready(service, canary):
                 return None
             flight = begin(service, proven, project.rollout, now)
-            if self._read_backends(service, proven.digest) is None and self._gateway is not None:
+            if self._read_backends(service, route, proven.digest) is None and self._gateway is not None:
                 return None
         course = self._courses[name] = _Course(flight, -SAVE_SECONDS + self._clock())
         return course
 
-    def _read_backends(self, service: Mapping[str, Any], digest: str) -> tuple[Backend, Backend] | None:
-        if self._gateway is None:
+    def _read_backends(
+        self, service: Mapping[str, Any], route: Mapping[str, Any] | None, digest: str
+    ) -> tuple[Backend, Backend] | None:
+        """Return the counters of canary and stable version; None while the route does not name both."""
+        if self._gateway is None or route is None:
             return None
         if self._statistics is None:
             self._statistics = self._gateway.read()
@@ -207,7 +221,13 @@ class Navigator:
         name, namespace = metadata["name"], metadata["namespace"]
         canary = names.service_name(name, names.canary_name(digest))
         stable = names.service_name(name, service["spec"]["predictor"].get("name"))
-        return self._statistics.find(namespace, canary), self._statistics.find(namespace, stable)
+        clusters = list_clusters(route)
+        if not {canary, stable} <= set(clusters.values()):
+            return None
+        return (
+            self._statistics.find(namespace, canary, clusters),
+            self._statistics.find(namespace, stable, clusters),
+        )
 
     def _load_project(self, uri: str) -> Project:
         project = self._projects.get(uri)

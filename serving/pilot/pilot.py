@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from threading import Event
 from typing import Any, Protocol
 
-from clients import names
+from clients import names, split
 from clients.errors import ClientError, ConflictError
 from serving.pilot.errors import PilotError
 from serving.pilot.flight import find_mirrors
@@ -25,7 +25,7 @@ from serving.pilot.journal import (
 from serving.pilot.metrics import Metrics
 from serving.pilot.navigator import TROUBLE, Navigator
 from serving.pilot.registry import Recorder, is_serving
-from serving.pilot.route import build_route, covers, is_in_effect, list_canaries
+from serving.pilot.route import GATEWAY, covers, is_in_effect, is_leg, list_canaries, plan_route
 from serving.pilot.server import Health
 from serving.pilot.transition import Decision, decide
 
@@ -62,6 +62,7 @@ class Pilot:
         routes: The HTTPRoutes.
         recorder: Writes to the model registry.
         domain: The gateway's domain.
+        gateway: The Gateway that routes attach to, as NAMESPACE/NAME.
         settle_seconds: How long a route must have been accepted before what follows from it is done. It
             covers the gateway's own delay between accepting a route and every worker following it.
         clock: Monotonic seconds.
@@ -79,11 +80,13 @@ class Pilot:
         clock: Callable[[], float] = time.monotonic,
         navigator: Navigator | None = None,
         metrics: Metrics | None = None,
+        gateway: str = GATEWAY,
     ) -> None:
         self._services = services
         self._routes = routes
         self._recorder = recorder
         self._domain = domain
+        self._gateway = gateway
         self._settle_seconds = settle_seconds
         self._clock = clock
         self._navigator = navigator
@@ -113,42 +116,59 @@ class Pilot:
             ClientError: When the cluster does not answer at all; a failure of one service spares the others.
         """
         services = [service for service in self._services.list() if _is_ours(service)]
-        routes = {_key(route): route for route in self._routes.list() if _is_ours(route)}
+        # KServe's own routes carry the labels of their InferenceService too, but they have an owner.
+        routes = {
+            _key(route): route
+            for route in self._routes.list()
+            if _is_ours(route) and not route["metadata"].get("ownerReferences")
+        }
         if self._navigator is not None:
             self._navigator.start_pass()
         for service in services:
             try:
-                self._reconcile_service(service, routes.pop(_key(service), None))
+                self._reconcile_service(service, routes.pop(_find_key(service), None))
             except ConflictError as error:
                 logger.info("%s changed meanwhile: %s", "/".join(_key(service)), error)
             except ClientError as error:
                 self._warn(_key(service), error)
+        present = {service["metadata"]["name"] for service in services}
         if self._navigator is not None:
-            self._navigator.end_pass({service["metadata"]["name"] for service in services})
+            self._navigator.end_pass(present)
+        if self._metrics is not None:
+            self._metrics.keep(present)
         for key in routes:
             self._routes.delete(key[1])
             logger.info("%s: removed the route of a deleted service", "/".join(key))
 
     def _reconcile_service(self, service: Mapping[str, Any], route: dict[str, Any] | None) -> None:
         now = datetime.now(UTC)
-        service = self._navigate(service, now)
+        service = self._navigate(service, route, now)
         decision = decide(service, route, now)
         written = self._write_shares(service, decision, now)
         if written is not None:
             service, decision = written, decide(written, route, now)
-        wanted = build_route(service, decision.weights, self._domain, self._find_mirrors(service, decision))
-        if self._put_route(wanted, route) and decision.then is not None:
+        leg = plan_route(
+            service,
+            decision.weights,
+            self._domain,
+            self._find_mirrors(service, decision),
+            gateway=self._gateway,
+            before=route,
+        )
+        if self._put_route(leg.route, route) and leg.last and decision.then is not None:
             self._carry_out(decision)
         else:
             self._record(service)
 
-    def _navigate(self, service: Mapping[str, Any], now: datetime) -> Mapping[str, Any]:
+    def _navigate(
+        self, service: Mapping[str, Any], route: Mapping[str, Any] | None, now: datetime
+    ) -> Mapping[str, Any]:
         """Judge the canary; return the InferenceService as it is afterwards."""
         if self._navigator is None:
             return service
         before = read_last(service)
         try:
-            then = self._navigator.navigate(service, now)
+            then = self._navigator.navigate(service, route, now)
         except (*TROUBLE, PilotError) as error:
             self._warn(_key(service), error)
             return service
@@ -174,7 +194,7 @@ class Pilot:
         if len(read_unrecorded(service)) >= LIMIT:
             return None
         outcome, reason = "serving", "the shares of the InferenceService"
-        if decision.outcome in ("promoted", "rolled_back"):
+        if decision.outcome in ("promoted", "rolled_back", "replaced"):
             outcome, reason = "moving", f"on the way to {decision.outcome.replace('_', ' ')}"
         elif list_canaries(service):
             outcome = "shares"
@@ -225,10 +245,18 @@ class Pilot:
             self._routes.create(wanted)
             logger.info("%s: created the route", "/".join(key))
             return False
-        if not covers(route["spec"], wanted["spec"]):
+        settled = self._is_settled(route)
+        if covers(route["spec"], wanted["spec"]):
+            return settled
+        # The gateway must have followed one leg before the next one begins.
+        if settled or not is_leg(route):
             self._routes.replace({**route, "spec": wanted["spec"]})
             logger.info("%s: weights %s", "/".join(key), _describe(wanted))
-            return False
+        return False
+
+    def _is_settled(self, route: Mapping[str, Any]) -> bool:
+        """Whether the gateway has had a route for long enough for every worker to follow it."""
+        key = _key(route)
         if not is_in_effect(route):
             self._in_effect_since.pop(key, None)
             return False
@@ -250,10 +278,16 @@ def _key(resource: Mapping[str, Any]) -> tuple[str, str]:
     return resource["metadata"]["namespace"], resource["metadata"]["name"]
 
 
+def _find_key(service: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the key of a service's route."""
+    return service["metadata"]["namespace"], names.route_name(service["metadata"]["name"])
+
+
 def _is_ours(resource: Mapping[str, Any]) -> bool:
     return names.PROJECT_LABEL in (resource["metadata"].get("labels") or {})
 
 
 def _describe(route: Mapping[str, Any]) -> str:
-    backends = route["spec"]["rules"][-1]["backendRefs"]
-    return ", ".join(f"{backend['name']} {backend['weight']} %" for backend in backends)
+    weights = split.read_weights(route)
+    total = sum(weights.values())
+    return ", ".join(f"{name} {100 * weight / total:.4g} %" for name, weight in weights.items())

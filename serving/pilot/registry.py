@@ -19,7 +19,7 @@ from serving.pilot.navigator import Alarm
 
 logger = logging.getLogger("tenure.pilot")
 
-RECORDED = ("promoted", "rolled_back", "failed")
+RECORDED = ("promoted", "rolled_back", "replaced", "failed")
 """Outcomes that end a canary: the registry's tag `rollout` of its version."""
 
 ALARMING = ("rolled_back", "failed")

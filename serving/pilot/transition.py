@@ -24,7 +24,10 @@ from serving.pilot.route import ask_weights, is_ready, list_canaries, read_weigh
 REVERT_TIMEOUT_SECONDS = 300.0
 """How long a returning bundle may take to become ready before the attempt is given up."""
 
-Outcome = Literal["promoted", "rolled_back", "reverting", "refused", "failed"]
+_KEPT = ("minReplicas", "logger", "serviceAccountName")
+"""What an earlier bundle that comes back takes over from the stable predictor."""
+
+Outcome = Literal["promoted", "rolled_back", "replaced", "reverting", "refused", "failed"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ def decide(service: Mapping[str, Any], route: Mapping[str, Any] | None, now: dat
         return _roll_back(service, now)
     if names.REVERTING in annotations:
         return _revert(service, now)
+    if names.SUPERSEDE in annotations:
+        return _make_room(service, now)
     paused = is_paused(service)
     weights = read_weights(route, service) if paused and route is not None else ask_weights(service)
     if names.PROMOTE in annotations:
@@ -108,18 +113,9 @@ def _roll_back(service: Mapping[str, Any], now: datetime) -> Decision:
     weights = ask_weights(service)
     canary = _find_canary(service, asked)
     if canary is not None:
-        then = copy.deepcopy(dict(service))
-        _remove_canary(then, asked)
-        marks = then["metadata"]["annotations"]
-        for annotation in (names.ROLLBACK, names.PROMOTE, names.REVERTING):
-            marks.pop(annotation, None)
         digest = names.digest_of(canary["model"]["storageUri"])
         reason, evidence = _explain(service, digest, "rollback")
-        _forget(marks)
-        weights = weights | {asked: 0}
-        shares = _share_out(then, weights)
-        write_transition(marks, "rolled_back", now, shares, evidence, digest=digest, reason=reason)
-        return Decision(weights, then, "rolled_back", digest)
+        return _take_back(service, canary, "rolled_back", reason, evidence, now)
     if asked != names.stable_name(service):
         reason = f"there is no variant {asked}"
         return _refuse(service, weights, names.ROLLBACK, reason, now)
@@ -132,6 +128,38 @@ def _roll_back(service: Mapping[str, Any], now: datetime) -> Decision:
     return _return_to_previous(service, now)
 
 
+def _make_room(service: Mapping[str, Any], now: datetime) -> Decision:
+    """Take a canary away for a newer challenger: as always its requests first, then its entry."""
+    asked = service["metadata"]["annotations"][names.SUPERSEDE]
+    canary = _find_canary(service, asked)
+    if canary is None:
+        reason = f"there is no canary {asked}"
+        return _refuse(service, ask_weights(service), names.SUPERSEDE, reason, now)
+    _, evidence = _explain(service, names.digest_of(canary["model"]["storageUri"]), "rollback")
+    return _take_back(service, canary, "replaced", "a newer challenger takes its place", evidence, now)
+
+
+def _take_back(
+    service: Mapping[str, Any],
+    canary: Mapping[str, Any],
+    outcome: Literal["rolled_back", "replaced"],
+    reason: str,
+    evidence: Mapping[str, Any],
+    now: datetime,
+) -> Decision:
+    """Let a canary go: its share to the stable version first, then the entry."""
+    then = copy.deepcopy(dict(service))
+    _remove_canary(then, canary["name"])
+    marks = then["metadata"]["annotations"]
+    for annotation in (names.ROLLBACK, names.SUPERSEDE, names.PROMOTE, names.REVERTING):
+        marks.pop(annotation, None)
+    digest = names.digest_of(canary["model"]["storageUri"])
+    _forget(marks)
+    weights = ask_weights(service) | {canary["name"]: 0}
+    write_transition(marks, outcome, now, _share_out(then, weights), evidence, digest=digest, reason=reason)
+    return Decision(weights, then, outcome, digest)
+
+
 def _return_to_previous(service: Mapping[str, Any], now: datetime) -> Decision:
     """Begin to bring the earlier bundle back, as a canary without customers."""
     then = copy.deepcopy(dict(service))
@@ -141,7 +169,7 @@ def _return_to_previous(service: Mapping[str, Any], now: datetime) -> Decision:
     digest = names.digest_of(uri)
     stable = then["spec"]["predictor"]
     model = {**stable["model"], "name": "kserve-container", "storageUri": uri}
-    entry = {key: value for key, value in stable.items() if key in ("minReplicas", "logger")}
+    entry = {key: value for key, value in stable.items() if key in _KEPT}
     entry |= {"name": names.canary_name(digest), "model": model}
     if "logger" in entry:
         sink = str(entry["logger"]["url"]).rsplit("/", 1)[0]

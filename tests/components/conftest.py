@@ -53,6 +53,16 @@ class StandIn:
     _bundles: dict[str, Bundle] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
 
+    def _take_away(self, document: dict[str, Any]) -> None:
+        """Do what the pilot does when a newer challenger asks for room."""
+        name = document["metadata"].get("annotations", {}).get(names.SUPERSEDE)
+        if name is None:
+            return
+        rest = [entry for entry in document["spec"].get("canary", ()) if entry["predictor"]["name"] != name]
+        marks = {names.SUPERSEDE: None, names.PROVEN: None, names.ROLLOUT: None}
+        patch = {"metadata": {"annotations": marks}, "spec": {"canary": rest or None}}
+        self.services.patch(document["metadata"]["name"], patch)
+
     def reconcile(self) -> None:
         while not self._stop.wait(0.05):
             documents = self.services.list()
@@ -60,6 +70,7 @@ class StandIn:
                 status = self._judge(document)
                 if status != document.get("status"):
                     self._write_status(document["metadata"]["name"], status)
+                self._take_away(document)
 
     def _write_status(self, name: str, status: dict[str, Any]) -> None:
         write = self.services._api.patch_namespaced_custom_object_status

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from components.variant import read_readiness
+from components.variant import build_canary, build_service, read_readiness
+from tenure.canary import Rollout
 
 
 def make_service(**status: Any) -> dict[str, Any]:
@@ -47,3 +48,13 @@ def test_readiness_is_that_of_the_variant_asked_about(
 ) -> None:
     readiness = read_readiness(make_service(**status), canary)
     assert (readiness.ready, readiness.blocked) == (ready, blocked)
+
+
+def test_model_servers_have_the_rights_of_their_account():
+    rollout = Rollout(service="churn", namespace="default")
+    uri = f"s3://tenure/bundles/{'a' * 64}"
+    service = build_service(rollout, "telco", uri, account="tenure-predictor")
+    canary = build_canary(rollout, uri, 0, account="tenure-predictor")
+    assert service["spec"]["predictor"]["serviceAccountName"] == "tenure-predictor"
+    assert canary["predictor"]["serviceAccountName"] == "tenure-predictor"
+    assert "serviceAccountName" not in build_canary(rollout, uri, 0)["predictor"]

@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 import yaml
 
-from clients.names import service_name
+from clients.names import route_name, service_name
 from clients.services import Services
 from clients.settings import Settings
+from clients.split import read_shares
 from clients.store import Store
 from clients.tracking import CHALLENGER, CHAMPION, Tracking
 from tenure.bundle import Bundle
@@ -176,16 +177,14 @@ class Platform:
         if services.inference.find(service) is not None:
             services.inference.delete(service)
         poll(lambda: services.inference.find(service) is None, what="the deletion")
-        poll(lambda: services.routes.find(service) is None, what="the route's deletion")
+        poll(lambda: services.routes.find(route_name(service)) is None, what="the route's deletion")
         for alias in (CHAMPION, CHALLENGER):
             if self.tracking.find_alias(self.project.name, alias) is not None:
                 self.tracking.delete_alias(self.project.name, alias)
 
     def read_weights(self) -> dict[str, int]:
         """Return the route's weights by Service."""
-        route = self.services.routes.get(self.project.rollout.service)
-        backends = route["spec"]["rules"][-1]["backendRefs"]
-        return {backend["name"]: int(backend["weight"]) for backend in backends}
+        return read_shares(self.services.routes.get(route_name(self.project.rollout.service)))
 
 
 @pytest.fixture(scope="session")

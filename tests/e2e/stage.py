@@ -23,6 +23,7 @@ from clients import names
 from clients.inference import build_request
 from clients.services import Services, get_condition
 from clients.settings import Settings
+from clients.split import read_shares
 from clients.store import Store
 from embedded.home import Home
 from embedded.leftovers import find_leftovers
@@ -210,7 +211,10 @@ class Stage:
         """Take the service away, and wait until its processes are gone too."""
         if self.services.inference.find(self.name) is not None:
             self.services.inference.delete(self.name)
-        poll(lambda: self.services.routes.find(self.name) is None, what="the route's deletion")
+        poll(
+            lambda: self.services.routes.find(names.route_name(self.name)) is None,
+            what="the route's deletion",
+        )
         poll(lambda: not self.list_programs(), what="the end of the model servers")
 
     def set_percent(self, percent: int) -> None:
@@ -236,7 +240,7 @@ class Stage:
 
     def read_weights(self) -> dict[str, int]:
         """Return the weights by Service that the gateway has accepted; empty until it has."""
-        route = self.services.routes.find(self.name)
+        route = self.services.routes.find(names.route_name(self.name))
         if route is None:
             return {}
         accepted = [
@@ -248,8 +252,7 @@ class Stage:
         ]
         if not accepted or not all(accepted):
             return {}
-        backends = route["spec"]["rules"][-1]["backendRefs"]
-        return {backend["name"]: backend["weight"] for backend in backends}
+        return read_shares(route)
 
     def wait_for_weights(self, percents: dict[str, int], seconds: float = 60) -> None:
         """Wait until the canaries have these shares, the stable model the rest, and all are ready."""

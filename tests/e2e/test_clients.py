@@ -21,6 +21,7 @@ import yaml
 
 from clients import names
 from clients.inference import DATATYPES, InferenceClient, build_request
+from clients.split import read_shares
 from tenure.snapshot import read_source
 from tenure.validation import validate_frame
 
@@ -115,8 +116,7 @@ def test_kubectl_makes_changes_and_deletes_a_service(
         return str(answer.json()["model_version"]) if answer.status_code == 200 else answer.text
 
     def read_weights() -> dict[str, int]:
-        route = json.loads(kubectl("get", "httproute", SECOND, "-o", "json"))
-        return {one["name"]: one["weight"] for one in route["spec"]["rules"][-1]["backendRefs"]}
+        return read_shares(json.loads(kubectl("get", "httproute", names.route_name(SECOND), "-o", "json")))
 
     try:
         assert "created" in apply()
@@ -155,7 +155,7 @@ def test_kserve_sdk_makes_a_service(platform: Any, canary: str, wait_for: Wait) 
     assert "by-sdk" in seen["url"]
     assert seen["percent"] == 40
     wait_for(lambda: platform.services.inference.find("by-sdk") is None, 60, "the deletion")
-    wait_for(lambda: platform.services.routes.find("by-sdk") is None, 20, "the route's end")
+    wait_for(lambda: platform.services.routes.find(names.route_name("by-sdk")) is None, 20, "the route's end")
 
 
 def test_kfp_command_line_runs_the_pipeline(platform: Any, canary: str) -> None:

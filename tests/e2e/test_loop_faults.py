@@ -235,7 +235,11 @@ def make_loop(platform: Any, tmp_path: Path, wait_for: Callable[..., Any]) -> It
         wait_for(loop.is_up, 60, "the platform")
         if loop.services.inference.find(loop.name) is not None:
             loop.services.inference.delete(loop.name)
-        wait_for(lambda loop=loop: loop.services.routes.find(loop.name) is None, 60, "the route's deletion")
+        wait_for(
+            lambda loop=loop: loop.services.routes.find(names.route_name(loop.name)) is None,
+            60,
+            "the route's deletion",
+        )
         for alias in (CHAMPION, CHALLENGER):
             if platform.tracking.find_alias(loop.name, alias) is not None:
                 platform.tracking.delete_alias(loop.name, alias)

@@ -137,3 +137,57 @@ def test_no_route_names_a_cluster_that_is_not_there(rules: list[list[dict[str, i
             used = [entry["name"] for entry in action.get("weighted_clusters", {}).get("clusters", [])]
             assert {*used, *([action["cluster"]] if "cluster" in action else [])} <= names
     assert len(domains) == len(set(domains)), "Envoy refuses a domain that is listed twice"
+
+
+def test_a_rule_to_the_port_of_grpc_is_for_grpc_alone():
+    grpc = {
+        "matches": [{"headers": [{"name": "content-type", "value": "application/grpc"}]}],
+        "backendRefs": [
+            {"name": "stable", "port": 8081, "weight": 60},
+            {"name": "a", "port": 8081, "weight": 40},
+        ],
+    }
+    routing = Routing(make_services("stable", "a"), [make_route(make_rule(stable=100, a=0), grpc)])
+    host = find_host(build_route_configuration(routing), "telco.example.com")
+    shares = {
+        ("grpc" in route["match"], "headers" in route["match"]): [
+            (cluster["name"], cluster["weight"])
+            for cluster in route["route"]["weighted_clusters"]["clusters"]
+        ]
+        for route in host["routes"]
+        if "route" in route
+    }
+    assert shares == {
+        (True, True): [("default/stable/grpc", 60), ("default/a+stable/grpc", 40)],
+        (True, False): [("default/stable/grpc", 100), ("default/a+stable/grpc", 0)],
+        (False, False): [("default/stable/http", 100), ("default/a+stable/http", 0)],
+    }
+
+
+def test_a_service_that_holds_a_place_is_one_backend_with_its_weight():
+    strip = [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["Ce-Id"]}}]
+    rule = {
+        "backendRefs": [
+            {"name": "stable", "port": 80, "weight": 0},
+            {"name": "stable", "port": 80, "weight": 100, "filters": strip},
+        ]
+    }
+    routing = Routing(make_services("stable"), [make_route(rule)])
+    (read,) = routing.read_routes()[0].rules
+    assert [(one.service, one.weight, one.fallback, one.removed) for one in read.backends] == [
+        ("stable", 100, None, ("ce-id",))
+    ]
+    host = find_host(build_route_configuration(routing), "telco.example.com")
+    assert host["routes"][0]["request_headers_to_remove"] == ["ce-id"]
+
+
+def test_headers_are_taken_from_the_requests_of_one_backend_only():
+    rule = make_rule(a=50, stable=50)
+    rule["backendRefs"][0]["filters"] = [
+        {"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["x-secret"]}}
+    ]
+    routing = Routing(make_services("a", "stable"), [make_route(rule)])
+    host = find_host(build_route_configuration(routing), "telco.example.com")
+    clusters = host["routes"][0]["route"]["weighted_clusters"]["clusters"]
+    assert [cluster.get("request_headers_to_remove") for cluster in clusters] == [["x-secret"], None]
+    assert "request_headers_to_remove" not in host["routes"][0]

@@ -185,3 +185,38 @@ def test_a_good_route_passes():
     ]
     body["metadata"]["namespace"] = "default"
     assert check_http_route(body, None, Surroundings()) == []
+
+
+@pytest.mark.parametrize(
+    ("backends", "field"),
+    [
+        (
+            [{"name": "a", "port": 80, "weight": 0}, {"name": "a", "port": 80, "weight": 5}],
+            None,
+        ),
+        (
+            [{"name": "a", "port": 80, "weight": 1}, {"name": "a", "port": 80, "weight": 5}],
+            "spec.rules[0].backendRefs",
+        ),
+        ([{"name": "a", "port": 8081}, {"name": "b", "port": 8081}], None),
+        ([{"name": "a", "port": 80}, {"name": "b", "port": 8081}], "spec.rules[0].backendRefs"),
+        (
+            [
+                {
+                    "name": "a",
+                    "port": 80,
+                    "filters": [
+                        {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "b", "port": 80}}}
+                    ],
+                }
+            ],
+            "spec.rules[0].backendRefs[0].filters",
+        ),
+    ],
+)
+def test_a_backend_may_hold_a_place_and_have_filters_of_its_own(backends: Any, field: str | None):
+    body = make_route()
+    body["metadata"]["namespace"] = "default"
+    body["spec"]["rules"][0]["backendRefs"] = backends
+    fields = {cause.field for cause in check_http_route(body, None, Surroundings())}
+    assert fields == ({field} if field else set())

@@ -13,11 +13,12 @@ from prometheus_client.registry import CollectorRegistry
 
 from clients import names
 from clients.errors import ConflictError, UnreachableError
+from clients.split import read_shares
 from clients.tracking import Version
 from serving.pilot.evidence import Collector
-from serving.pilot.gateway import Backend, Statistics
 from serving.pilot.metrics import Metrics
 from serving.pilot.navigator import Navigator
+from serving.pilot.page import Backend, Statistics
 from serving.pilot.pilot import Pilot
 from serving.pilot.registry import Recorder
 from tenure.project import load_project
@@ -284,12 +285,12 @@ class World:
         return self.seconds
 
     def split(self):
-        route = self.routes.documents.get("churn")
+        route = self.routes.documents.get("churn-customers")
         if route is None:
             return {}, 0
-        rule = route["spec"]["rules"][-1]
+        rule = route["spec"]["rules"][0]
         mirror = sum(one["requestMirror"]["percent"] for one in rule["filters"] if "requestMirror" in one)
-        return {one["name"]: one["weight"] for one in rule["backendRefs"]}, mirror
+        return read_shares(route), mirror
 
     def ask(self, requests=200):
         """Customers ask; each answer is counted and logged."""

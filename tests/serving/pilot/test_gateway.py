@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clients.errors import RefusedError, UnreachableError
-from serving.pilot.gateway import CANARY, STABLE, Backend, Gateway, Statistics, add_up, count, to_traffic
+from serving.pilot.gateway import Gateway
+from serving.pilot.page import Backend, Statistics
+from serving.pilot.tally import CANARY, STABLE, add_up, count, to_traffic
 from tenure.judgement import Progress, Traffic
 
 PAGE = """\
@@ -133,3 +135,89 @@ def test_page_is_read_over_http(page):
         gateway.read()
     with pytest.raises(UnreachableError, match="TENURE_GATEWAY_STATS_URL"):
         Gateway("http://127.0.0.1:1/stats").read()
+
+
+ROUTED = "httproute/default/churn-customers/rule"
+
+
+def make_routed_page(**counts: int) -> str:
+    """What Envoy Gateway's Envoy says: `canary` and `stable` requests, of which some failed or came again."""
+    lines = [f"envoy_server_uptime{{}} {counts.get('uptime', 100)}"]
+    for place, arm in enumerate(("stable", "canary")):
+        cluster = f'envoy_cluster_name="{ROUTED}/0/backend/{place}"'
+        number, errors = counts.get(arm, 0), counts.get(f"{arm}_errors", 0)
+        lines += [
+            f"envoy_cluster_upstream_rq_completed{{{cluster}}} {number}",
+            f"envoy_cluster_external_upstream_rq_completed{{{cluster}}} {number}",
+            f"envoy_cluster_upstream_rq_total{{{cluster}}} {number + 3}",
+            f"envoy_cluster_upstream_rq_retry_success{{{cluster}}} {counts.get(f'{arm}_again', 0)}",
+            f'envoy_cluster_upstream_rq_xx{{envoy_response_code_class="2",{cluster}}} {number - errors}',
+            f'envoy_cluster_upstream_rq_xx{{envoy_response_code_class="5",{cluster}}} {errors}',
+        ]
+    return "\n".join(lines)
+
+
+CLUSTERS = {
+    f"{ROUTED}/0/backend/0": "churn-predictor",
+    f"{ROUTED}/0/backend/1": "churn-b1-predictor",
+    f"{ROUTED}/1/backend/0": "churn-predictor",
+}
+
+
+def fly(progress: Progress, *pages: Statistics) -> Progress:
+    for page in pages:
+        canary = page.find("default", "churn-b1-predictor", CLUSTERS)
+        progress = count(progress, canary, page.find("default", "churn-predictor", CLUSTERS))
+    return progress
+
+
+def make_progress(began: float) -> Progress:
+    at = datetime.fromtimestamp(began, UTC)
+    return Progress(canary="b1", digest="b" * 64, step=0, began=at, since=at, counters={})
+
+
+def read_arms(progress: Progress) -> dict[str, tuple[int, int]]:
+    arms = {arm: to_traffic(arm, progress.counters[arm]) for arm in (CANARY, STABLE)}
+    return {arm: (traffic.requests, traffic.errors) for arm, traffic in arms.items()}
+
+
+def test_clusters_called_by_their_place_are_whose_the_route_says():
+    page = Statistics.parse(
+        make_routed_page(canary=50, canary_errors=4, canary_again=3, stable=200, stable_again=1)
+    )
+    assert page.find("default", "churn-predictor") == Backend()
+    progress = fly(make_progress(0.0), Statistics.parse(make_routed_page()), page)
+    assert read_arms(progress) == {CANARY: (50, 7), STABLE: (200, 1)}
+
+
+def read_pods(now: float, **pages: dict[str, int]) -> Statistics:
+    readings = [Statistics.parse(make_routed_page(**counts), pod, now) for pod, counts in pages.items()]
+    found = readings[0]
+    for other in readings[1:]:
+        found = found.join(other)
+    return found
+
+
+def test_pods_of_a_gateway_add_up_whenever_they_come_and_start_anew():
+    began = 1000.0
+    a, b = {"canary": 70, "stable": 700, "uptime": 500}, {"canary": 30, "stable": 300, "uptime": 400}
+    progress = fly(make_progress(began), read_pods(1000.0, a=a, b=b))
+    assert read_arms(progress) == {CANARY: (0, 0), STABLE: (0, 0)}
+    # One is away for a reading, and has lost nothing when it is back.
+    a |= {"canary": 80, "canary_errors": 1, "uptime": 510}
+    progress = fly(progress, read_pods(1010.0, a=a))
+    b |= {"canary": 35, "uptime": 420}
+    progress = fly(progress, read_pods(1020.0, a=a | {"uptime": 520}, b=b))
+    assert read_arms(progress)[CANARY] == (15, 1)
+    # One is new, and has counted from 0; another was there all the time, but is seen for the first time.
+    new, old = {"canary": 9, "uptime": 5}, {"canary": 1000, "canary_errors": 900, "uptime": 900}
+    progress = fly(progress, read_pods(1030.0, a=a | {"uptime": 530}, c=new, d=old))
+    assert read_arms(progress)[CANARY] == (24, 1)
+    old |= {"canary": 1002, "canary_errors": 901, "uptime": 910}
+    progress = fly(progress, read_pods(1040.0, c=new | {"uptime": 15}, d=old))
+    assert read_arms(progress)[CANARY] == (26, 2)
+    # One started anew and is past what it had: its age tells.
+    progress = fly(progress, read_pods(1300.0, a={"canary": 90, "uptime": 100}))
+    assert read_arms(progress)[CANARY] == (116, 2)
+    again = Progress.model_validate_json(progress.model_dump_json())
+    assert read_arms(fly(again, read_pods(1301.0, a={"canary": 91, "uptime": 101})))[CANARY] == (117, 2)

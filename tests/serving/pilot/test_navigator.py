@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from clients import names
-from serving.pilot.gateway import CANARY, to_traffic
+from serving.pilot.tally import CANARY, to_traffic
 
 
 class KilledError(Exception):
@@ -73,13 +73,14 @@ def test_traffic_is_taken_away_before_the_entry_is(world):
 
 def test_manual_promotion_waits_for_a_person(world):
     world = world(promotion="manual")
+    world.go(3)
     assert world.go(400, until=lambda: world.flight["judgement"]["action"] == "hold")
     world.go(10)
     assert (world.percent, world.is_promoted()) == (50, False)
     document = world.services.list()[0]
     document["metadata"]["annotations"][names.PROMOTE] = world.name
     world.services.put(document)
-    world.go(6)
+    world.go(12)
     assert world.is_promoted()
     assert world.posted[-1][1]["reason"] == "a person asked for it"
 

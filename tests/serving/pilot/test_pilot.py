@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from clients.split import read_weights
 from serving.pilot.pilot import Pilot
 from serving.pilot.registry import Recorder
 from serving.pilot.transition import REVERT_TIMEOUT_SECONDS, decide
@@ -24,7 +25,7 @@ def fly(services, routes, versions):
             services, routes, Recorder(versions), "example.com", settle_seconds=0.5, clock=lambda: next(clock)
         )
 
-    def fly(passes=6, pilot=None):
+    def fly(passes=12, pilot=None):
         pilot = pilot or start()
         for _ in range(passes):
             pilot.reconcile()
@@ -35,8 +36,7 @@ def fly(services, routes, versions):
 
 
 def split(routes):
-    backends = routes.documents["churn"]["spec"]["rules"][-1]["backendRefs"]
-    return {backend["name"]: backend["weight"] for backend in backends}
+    return read_weights(routes.documents["churn-customers"])
 
 
 def last(services):
@@ -82,7 +82,7 @@ def test_a_route_that_somebody_changed_is_put_right(make, services, routes, fly)
     services.create(make.service())
     pilot = fly()
     changed = routes.list()[0]
-    changed["spec"]["rules"][-1]["backendRefs"][0]["weight"] = 1
+    changed["spec"]["rules"][0]["backendRefs"][0]["weight"] = 1
     routes.put(changed)
     fly(passes=1, pilot=pilot)
     assert split(routes) == {"churn-predictor": 100}
