@@ -12,6 +12,7 @@ from clients.runs import Runs, Schedule
 from console import display
 from console.context import open_settings
 from console.options import DEFAULT_PROJECT, Json, ProjectFile
+from console.source import place_source
 from console.training import PIPELINE, make_arguments
 from tenure.project import load_project
 
@@ -37,6 +38,7 @@ def add(
     off while the one before goes on; of several that were missed the last is made up for.
     """
     plan = load_project(project)
+    source = place_source(plan, source)
     runs = Runs.connect(open_settings("runs"))
     title = name or plan.name
     if any(known.name == title for known in runs.list_schedules()):

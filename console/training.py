@@ -17,6 +17,7 @@ from console import display
 from console.context import open_settings
 from console.errors import FAILED, ConsoleError
 from console.options import DEFAULT_PROJECT, Json, ProjectFile
+from console.source import place_source
 from tenure.project import Project, load_project
 
 PIPELINE = Path(__file__).resolve().parent.parent / "pipelines" / "training.yaml"
@@ -47,6 +48,7 @@ def run(
     MLflow and in the run. It is 1 when a step fails; the stable model then serves on untouched.
     """
     plan = load_project(project)
+    source = place_source(plan, source)
     runs = Runs.connect(open_settings("runs"))
     run_id = submit(runs, plan, source=source, name=name, reason=reason, pipeline=pipeline)
     if not follow:
