@@ -34,8 +34,8 @@ def add(
 ) -> None:
     """Train, judge, and roll out if the gate approves, whenever the clock says so.
 
-    Project, pipeline and image are taken as they are now: add the schedule anew when they have changed. A run is put
-    off while the one before goes on; of several that were missed the last is made up for.
+    Project, pipeline and image are taken as they are now: add the schedule anew when they have changed. A run
+    is put off while the one before goes on; of several that were missed the last is made up for.
     """
     plan = load_project(project)
     source = place_source(plan, source)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +21,7 @@ def make_project(uri: str) -> Any:
 
 
 @pytest.fixture
-def remote(monkeypatch: pytest.MonkeyPatch, store_settings: Settings) -> Iterator[list[tuple[str, ...]]]:
+def remote(monkeypatch: pytest.MonkeyPatch, store_settings: Settings) -> list[tuple[str, ...]]:
     """A cluster with a real object store; returns what was asked to be reached."""
     needs: list[tuple[str, ...]] = []
 
@@ -32,7 +31,7 @@ def remote(monkeypatch: pytest.MonkeyPatch, store_settings: Settings) -> Iterato
 
     monkeypatch.setattr(source, "get_remote", object)
     monkeypatch.setattr(source, "open_settings", open_settings)
-    yield needs
+    return needs
 
 
 def test_a_file_is_put_into_the_store_once(
