@@ -74,7 +74,7 @@ compile: environment-dev ## Recompile pipelines/*.yaml from their Python
 images: ## Build the images with docker (IMAGES="predictor pilot" for some; see scripts/images)
 	@scripts/images $(IMAGES)
 
-sbom: ## Build the images, and write each one's bill of materials into sbom/
+sbom: environment-dev ## Build the images, and write each one's bill of materials into sbom/
 	@SBOM=$(CURDIR)/sbom scripts/images $(IMAGES)
 
 lock: environment ## Resolve pyproject.toml's groups anew into requirements/
