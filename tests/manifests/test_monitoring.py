@@ -142,6 +142,43 @@ def test_query_parses(query: Any) -> None:
     promql.parse(text)
 
 
+KNOWN = {"hits_total": frozenset({"code"}), "time_bucket": frozenset({"le"})}
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("sum by (code) (rate(hits_total[5m]))", {"code"}),
+        ("sum(rate(hits_total[5m]))", set()),
+        ("histogram_quantile(0.9, sum by (pod, le) (rate(time_bucket[5m])))", {"pod", "le"}),
+        ('sum by (kind) (label_replace(hits_total, "kind", "$1", "code", "(.)xx"))', {"kind"}),
+        (
+            "sum by (code, pod) (hits_total) / on (pod) group_left () sum by (pod) (hits_total)",
+            {"code", "pod"},
+        ),
+        ('absent(up{job="j"} == 1)', set()),
+    ],
+)
+def test_labels_of_an_answer_are_found(text: str, labels: set[str]) -> None:
+    assert queries.Labels(KNOWN).find(text) == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("misses_total", KeyError),
+        ('hits_total{kind="2"}', ValueError),
+        ("sum by (kind) (hits_total)", ValueError),
+        ("sum by (le) (rate(time_bucket[5m])) > on (code) hits_total", ValueError),
+        ('label_replace(hits_total, "kind", "$1", "colour", "(.)xx")', ValueError),
+        ("sum(rate(hits_total[5m]) / rate(misses_total[5m]))", KeyError),
+    ],
+)
+def test_mistakes_in_a_query_are_found(text: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        queries.Labels(KNOWN).find(text)
+
+
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_dashboard_is_what_grafana_takes(name: str) -> None:
     dashboard = DASHBOARDS[name]
