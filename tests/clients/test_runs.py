@@ -194,6 +194,16 @@ def test_run_is_found_by_its_whole_name(runs: Runs, packages: dict[str, Path]) -
     assert newest.id == again
 
 
+def test_the_pipeline_for_clusters_runs_here_and_a_wrong_project_is_tried_once(runs: Runs) -> None:
+    package = Path(__file__).parents[2] / "pipelines" / "training.yaml"
+    assert len(package.read_text().split("\n---\n")) == 2, "the second part is for Kubernetes"
+    run_id = runs.start(runs.upload(package), {"project": "{}", "image": "other"}, "training", "tests")
+    run = runs.wait(run_id, 60)
+    assert run.state == "FAILED"
+    assert "step 'ingest' failed" in str(run.error)
+    assert "attempt 2" not in runs.log(run_id, "ingest")
+
+
 def test_wrong_argument_is_refused_with_its_name(runs: Runs, packages: dict[str, Path]) -> None:
     with pytest.raises(RefusedError, match="'nmae' is not a parameter"):
         runs.start(runs.upload(packages["greet"], "greet"), {"nmae": "you"}, "run", "tests")

@@ -94,9 +94,11 @@ class Server:
         """Submit a package to the default experiment; return the run's id."""
         import yaml
 
+        # As kfp.Client does: both under their names when there is a platform's part.
+        spec, *platform = yaml.load_all(package.read_text(), Loader=yaml.CSafeLoader)
         body = {
             "display_name": name,
-            "pipeline_spec": yaml.load(package.read_text(), Loader=yaml.CSafeLoader),
+            "pipeline_spec": {"pipeline_spec": spec, "platform_spec": platform[0]} if platform else spec,
             "runtime_config": {"parameters": parameters or {}},
         }
         response = self.http.post("/apis/v2beta1/runs", json=body)
