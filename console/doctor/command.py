@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+# What looks and checks is imported when it is needed: every other command comes past this module.
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,18 +14,15 @@ from clients.names import PROJECT_LABEL
 from clients.services import Services
 from clients.settings import Settings, load_settings
 from console.context import NAMESPACE, Remote, enter, get_remote
-from console.doctor import gathering, machine
-from console.doctor.addresses import ask_addresses
-from console.doctor.api import Api
+from console.doctor import places
 from console.doctor.finding import Mark, Section, examine
-from console.doctor.installation import is_installed
-from console.doctor.laptop import BEFORE_KIND, LAPTOP
-from console.doctor.observation import Cluster, Layout
 from console.doctor.report import count, print_document, print_report
-from console.doctor.suite import BEFORE, CLUSTER
 from console.errors import FAILED
 from console.options import Json
 from console.training import PIPELINE
+
+if TYPE_CHECKING:
+    from console.doctor.observation import Cluster, Layout
 
 
 def doctor(
@@ -37,16 +35,16 @@ def doctor(
     ] = "",
     runs_namespace: Annotated[
         str, typer.Option(help="On a cluster: where Kubeflow Pipelines is.")
-    ] = Layout().runs,
+    ] = places.RUNS,
     kserve_namespace: Annotated[
         str, typer.Option(help="On a cluster: where KServe's controller is.")
-    ] = Layout().kserve,
+    ] = places.KSERVE,
     gateway_namespace: Annotated[
         str, typer.Option(help="On a cluster: where the gateway's controller and proxies are.")
-    ] = Layout().gateway,
+    ] = places.GATEWAY,
     cert_manager_namespace: Annotated[
         str, typer.Option(help="On a cluster: where cert-manager is.")
-    ] = Layout().certificates,
+    ] = places.CERTIFICATES,
 ) -> None:
     """Say what is wrong with the platform here, or with a cluster, and what to do about it.
 
@@ -59,14 +57,14 @@ def doctor(
         if remote is None:
             target, sections = "this machine", _examine_machine(pre)
         else:
-            layout = Layout(
-                tenure=remote.namespace,
-                runs=runs_namespace,
-                kserve=kserve_namespace,
-                gateway=gateway_namespace,
-                certificates=cert_manager_namespace,
-            )
-            target, sections = remote.context, _examine_cluster(remote, layout, pre)
+            where = {
+                "tenure": remote.namespace,
+                "runs": runs_namespace,
+                "kserve": kserve_namespace,
+                "gateway": gateway_namespace,
+                "certificates": cert_manager_namespace,
+            }
+            target, sections = remote.context, _examine_cluster(remote, where, pre)
     if as_json:
         print_document(target, sections)
     else:
@@ -77,6 +75,11 @@ def doctor(
 
 def look(remote: Remote, layout: Layout, pre: bool) -> Cluster:
     """Look at a cluster and, when Tenure is there, ask its addresses."""
+    from console.doctor import gathering
+    from console.doctor.addresses import ask_addresses
+    from console.doctor.api import Api
+    from console.doctor.installation import is_installed
+
     api = Api.connect(remote.kubeconfig, remote.context)
     cluster = gathering.observe(api, remote.context, layout, pre=pre)
     if pre or not is_installed(cluster):
@@ -87,11 +90,18 @@ def look(remote: Remote, layout: Layout, pre: bool) -> Cluster:
     return cluster
 
 
-def _examine_cluster(remote: Remote, layout: Layout, pre: bool) -> list[Section]:
-    return examine(BEFORE if pre else CLUSTER, look(remote, layout, pre))
+def _examine_cluster(remote: Remote, where: dict[str, str], pre: bool) -> list[Section]:
+    from console.doctor.observation import Layout
+    from console.doctor.suite import BEFORE, CLUSTER
+
+    return examine(BEFORE if pre else CLUSTER, look(remote, Layout(**where), pre))
 
 
 def _examine_machine(pre: bool) -> list[Section]:
+    from console.doctor import machine
+    from console.doctor.addresses import ask_addresses
+    from console.doctor.laptop import BEFORE_KIND, LAPTOP
+
     seen = machine.observe(tools=pre)
     if pre:
         return examine(BEFORE_KIND, seen)

@@ -29,24 +29,27 @@ def check_namespace(cluster: Cluster) -> Iterator[Finding]:
     name = cluster.layout.tenure
     if not cluster.has_read("namespaces"):
         return
-    found = cluster.find("namespaces", name)
-    if found is None or not is_installed(cluster):
-        if found is not None and not cluster.has_read("configmaps"):
-            return
+    going = [
+        one
+        for one in cluster.layout.every()
+        if (document := cluster.find("namespaces", one)) is not None
+        and document["metadata"].get("deletionTimestamp")
+    ]
+    for one in going:
         yield bad(
             "namespace",
-            f"Tenure is not installed in namespace {name} (no ConfigMap tenure-settings)",
-            "`make up` installs it; --namespace names another place",
+            f"namespace {one} is being deleted",
+            "wait until it is gone; what stays has a finalizer whose controller no longer runs",
         )
-        return
-    for one in cluster.layout.every():
-        document = cluster.find("namespaces", one)
-        if document is not None and document["metadata"].get("deletionTimestamp"):
+    found = cluster.find("namespaces", name)
+    if found is None or not is_installed(cluster):
+        if name not in going and (found is None or cluster.has_read("configmaps")):
             yield bad(
                 "namespace",
-                f"namespace {one} is being deleted",
-                "wait until it is gone; what stays has a finalizer whose controller no longer runs",
+                f"Tenure is not installed in namespace {name} (no ConfigMap tenure-settings)",
+                "`make up` installs it; --namespace names another place",
             )
+        return
     level = labels_of(found).get(_POLICY)
     if level == "restricted":
         yield good("namespace", f"namespace {name} enforces Pod Security {level}")

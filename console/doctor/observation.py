@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, Field
 
+from console.context import NAMESPACE
+from console.doctor import places
 from console.doctor.document import Document, name_of, namespace_of
 
 
@@ -44,12 +46,12 @@ class Answer(BaseModel):
 class Layout(BaseModel):
     """In which namespaces things are looked for."""
 
-    tenure: str = "tenure"
-    runs: str = "kubeflow"
-    kserve: str = "kserve"
-    gateway: str = "envoy-gateway-system"
-    certificates: str = "cert-manager"
-    system: str = "kube-system"
+    tenure: str = NAMESPACE
+    runs: str = places.RUNS
+    kserve: str = places.KSERVE
+    gateway: str = places.GATEWAY
+    certificates: str = places.CERTIFICATES
+    system: str = places.SYSTEM
 
     def every(self) -> Sequence[str]:
         """Return every namespace once."""

@@ -27,10 +27,8 @@ def check_rights(cluster: Cluster) -> Iterator[Finding]:
 def check_clashes(cluster: Cluster) -> Iterator[Finding]:
     """Nothing here is in the way of what an install brings."""
     fine = True
-    for configuration in (
-        *cluster.every("validatingwebhookconfigurations"),
-        *cluster.every("mutatingwebhookconfigurations"),
-    ):
+    kinds = ("validatingwebhookconfigurations", "mutatingwebhookconfigurations")
+    for kind, configuration in [(plural, one) for plural in kinds for one in cluster.every(plural)]:
         for hook in configuration.get("webhooks") or ():
             service = (hook.get("clientConfig") or {}).get("service")
             watched = set(cluster.layout.every()) - {cluster.layout.system}
@@ -43,9 +41,7 @@ def check_clashes(cluster: Cluster) -> Iterator[Finding]:
                 yield bad(
                     "clashes",
                     f"webhook {hook['name']} is left over from an earlier install: its Service is gone",
-                    f"kubectl delete {configuration['kind'].lower()} {configuration['metadata']['name']}"
-                    if configuration.get("kind")
-                    else f"delete the webhook configuration {configuration['metadata']['name']}",
+                    f"kubectl delete {kind} {configuration['metadata']['name']}",
                 )
     for one in cluster.every("namespaces"):
         if one["metadata"]["name"] in cluster.layout.every() and one["metadata"].get("deletionTimestamp"):

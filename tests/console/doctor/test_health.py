@@ -27,3 +27,25 @@ def test_everything_wrong_has_a_fix(stage: Any) -> None:
         "namespace",
     }
     assert all(finding.fix for finding in found)
+
+
+def test_a_namespace_that_goes_away_is_not_called_empty(stage: Any) -> None:
+    stage.find("namespaces", "tenure")["metadata"]["deletionTimestamp"] = "2026-11-21T22:00:00Z"
+    stage.cluster.documents["configmaps"] = []
+    found = [one.text for one in stage.list_bad() if one.check == "namespace"]
+    assert found == ["namespace tenure is being deleted"]
+
+
+def test_what_may_not_be_listed_is_not_called_missing(stage: Any) -> None:
+    for kind in ("configmaps", "namespaces", "deployments", "secrets", "serviceaccounts", "storageclasses"):
+        stage.cluster.documents.pop(kind)
+        stage.cluster.unread[kind] = f"{kind} is forbidden"
+    assert stage.list_bad() == []
+
+
+def test_what_is_left_of_an_earlier_install_is_found_before_the_next(stage: Any) -> None:
+    stage.cluster.documents["services"] = []
+    stage.cluster.access["create namespaces"] = False
+    found = stage.list_bad(pre=True)
+    assert {one.check for one in found} == {"clashes", "rights"}
+    assert "left over from an earlier install" in found[-1].text
