@@ -52,7 +52,7 @@ def up(site: Site) -> None:
     steps += [
         Step("what Tenure stands on", lambda: _probe(site)),
         Step("images", lambda: _build(site)),
-        Step("images on the nodes", lambda: site.images.hand_over(site.state)),
+        Step("images on the nodes", lambda: site.images.hand_over(site.state, site.kubectl.list("nodes"))),
         Step("keys and passwords", lambda: platform.make_secrets(site)),
         Step("Tenure", lambda: platform.apply_manifests(site)),
         Step("bucket", lambda: delivery.prepare_store(site)),

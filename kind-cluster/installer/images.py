@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from installer.documents import qualify_image
 from installer.errors import InstallError, ProgramError
 from installer.options import ROOT, Options
 from installer.program import Programs
@@ -20,6 +22,9 @@ NAMES = (
 )
 
 
+_TOLD_BY_A_NODE = 50
+
+
 def find_tag(programs: Programs, options: Options) -> str:
     """Return the tag asked for, else twelve digits of the commit (`-dirty`: and changes)."""
     if options.tag:
@@ -32,6 +37,20 @@ def find_tag(programs: Programs, options: Options) -> str:
 def name_image(name: str, tag: str, registry: str) -> str:
     """Return an image's whole name."""
     return f"{registry}/{name}:{tag}" if registry else f"{name}:{tag}"
+
+
+def find_lost(nodes: Iterable[Mapping[str, Any]], reference: str) -> bool:
+    """Say whether a node tells all of its images and this one is not among them.
+
+    A node tells fifty at most: one that tells as many may have it all the same.
+    """
+    whole = qualify_image(reference)
+    for node in nodes:
+        images = (node.get("status") or {}).get("images") or ()
+        told = {name for image in images for name in image.get("names") or ()}
+        if 0 < len(images) < _TOLD_BY_A_NODE and not told & {reference, whole}:
+            return True
+    return False
 
 
 def find_ids(programs: Programs, references: list[str]) -> dict[str, str]:
@@ -78,12 +97,14 @@ class Images:
         self.ids = {name: known[reference] for name, reference in self.references.items()}
         return f"tag {self.tag}, {'built' if built else 'there'}"
 
-    def hand_over(self, state: State) -> str:
+    def hand_over(self, state: State, nodes: Sequence[Mapping[str, Any]] = ()) -> str:
         """Push the images, or give them to the nodes; those that are there already are left alone."""
+        watched = () if self._options.registry else nodes  # from a registry a node fetches them itself
         fresh = [
             name
             for name, reference in self.references.items()
             if not state.matches(f"image {name}", f"{reference} {self.ids[name]}")
+            or find_lost(watched, reference)
         ]
         for name in fresh:
             reference = self.references[name]

@@ -35,6 +35,7 @@ PLURALS = {
     "inferenceservices": "InferenceService",
     "services": "Service",
     "pods": "Pod",
+    "nodes": "Node",
 }
 UID = "11111111-2222-3333-4444-555555555555"
 
@@ -96,7 +97,7 @@ class FakeCluster:
             return Result(0, json.dumps(said), "")
         if verb == "get" and "--raw" in options:
             return Result(0, "ok", "") if self.healthy else Result(1, "", "service unavailable")
-        if verb == "get" and rest[0] == "nodes":
+        if verb == "get" and options.get("-o", "").startswith("jsonpath"):
             return Result(0, "node True\n", "")
         if verb == "get" and rest[0] == "events":
             return Result(0, "", "")
