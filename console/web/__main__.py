@@ -6,6 +6,7 @@ import logging
 import sys
 
 import uvicorn
+from prometheus_client import disable_created_metrics
 from pydantic import ValidationError
 
 from clients.errors import ClientError, SettingsError
@@ -47,6 +48,7 @@ def main() -> int:
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     logging.getLogger("tenure").setLevel(logging.INFO)
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # time stamps that nobody reads
     try:
         own, settings = read_settings(), load_settings()
         reader = Reader(settings)
