@@ -52,6 +52,9 @@ def read_environment(rendered: Any, container: dict[str, Any]) -> dict[str, str]
     for one in container.get("env", ()):
         if "value" in one:
             found[one["name"]] = one["value"]
+        elif "fieldRef" in one["valueFrom"]:
+            assert one["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.namespace"
+            found[one["name"]] = "tenure"
         elif "secretKeyRef" in one["valueFrom"]:
             key = one["valueFrom"]["secretKeyRef"]["key"]
             found[one["name"]] = SAMPLES.get(key, f"a-{key}")
