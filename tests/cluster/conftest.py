@@ -6,6 +6,7 @@ needs; `scripts/test-cluster` installs Tenure there first. Without it these test
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import secrets
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from typing import Any
 import pytest
 import yaml
 
+from clients.settings import Settings
+from console.context import Remote
 from tenure.bundle import Bundle, load_bundle, write_bundle
 from tenure.partition import Part, assign_parts
 from tenure.project import Project
@@ -42,6 +46,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(900))
             if not os.environ.get(VARIABLE):
                 item.add_marker(pytest.mark.skip(reason=WHY))
+
+
+def _load_helper(file: Path) -> Any:
+    """Import a module of the tests by its path; there is no package to import it from."""
+    spec = importlib.util.spec_from_file_location(f"cluster_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def poll(condition: Callable[[], Any], seconds: float = 120, what: str = "the condition") -> Any:
@@ -116,6 +130,63 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.run("create", "namespace", name)
     yield name
     cluster.run("delete", "namespace", name, "--wait=false")
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Tenure on that cluster."""
+
+    cluster: Cluster
+    settings: Settings
+    """With addresses that work from here."""
+    inside: Settings
+    """With the addresses that pods use."""
+    gateway_url: str
+
+
+@pytest.fixture(scope="session")
+def platform(cluster: Cluster) -> Iterator[Platform]:
+    """Tenure as `scripts/test-cluster` has installed it, by the ways that `tenure --context` takes."""
+    context = cluster.run("config", "current-context").stdout.strip()
+    remote = Remote(context, "tenure", cluster.kubeconfig)
+    try:
+        settings = remote.open(("store", "tracking", "ledger", "detector", "gateway"))
+        gateway = os.environ.get("TENURE_TEST_GATEWAY_URL", settings.gateway_url)
+        yield Platform(cluster, settings, remote.open(()), gateway.rstrip("/"))
+    finally:
+        remote.close()
+
+
+@contextmanager
+def start_load(plan: Path, rate: int) -> Iterator[Any]:
+    """Run the load of a plan (tests/e2e/generator.py) while the block runs; begins when it is answered."""
+    loads = _load_helper(ROOT / "tests" / "e2e" / "load.py")
+    generator = [sys.executable, str(ROOT / "tests" / "e2e" / "generator.py"), str(plan)]
+    process = subprocess.Popen(generator, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with process:
+        try:
+            load = loads.Load(process)
+            load.pass_by(rate // 10)
+            yield load
+            load.stop()
+        except BaseException:
+            process.kill()
+            raise
+
+
+@pytest.fixture(name="start_load", scope="session")
+def _start_load() -> Callable[[Path, int], AbstractContextManager[Any]]:
+    return start_load
+
+
+@pytest.fixture(name="poll", scope="session")
+def _poll() -> Callable[..., Any]:
+    return poll
+
+
+@pytest.fixture(name="make_project", scope="session")
+def _make_project() -> Callable[..., Project]:
+    return make_project
 
 
 def make_project(**changes: Any) -> Project:

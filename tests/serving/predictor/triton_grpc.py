@@ -79,7 +79,12 @@ def main() -> None:
     order = json.load(sys.stdin)
     address, model, datatypes = order["address"], order["model"], order["datatypes"]
     answers: list[Any] = []
-    with triton.InferenceServerClient(address) as client, grpc.insecure_channel(address) as channel:
+    # Behind a gateway the name that is asked for is not the address.
+    options = [("grpc.default_authority", order["authority"])] if "authority" in order else []
+    with (
+        triton.InferenceServerClient(address, channel_args=options or None) as client,
+        grpc.insecure_channel(address, options) as channel,
+    ):
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         for job in order["jobs"]:
             try:
