@@ -12,6 +12,7 @@ import pytest
 from console.doctor.finding import Finding, Mark, examine
 from console.doctor.observation import Answer, Cluster
 from console.doctor.suite import BEFORE, CLUSTER
+from console.doctor.workload import list_pods
 
 RECORDED = Path(__file__).with_name("recorded") / "cluster.json"
 PIPELINES = (
@@ -27,7 +28,6 @@ PIPELINES = (
     "mysql",
     "workflow-controller",
 )
-OURS = ("tenure-detector", "tenure-pilot", "tenure-console", "tenure-mlflow")
 DIGEST = "5b41f8a2" * 8
 
 Document = dict[str, Any]
@@ -144,10 +144,8 @@ class Stage:
         return service
 
     def find_pod(self, owner: str) -> Document:
-        """Return the pod of a workload."""
-        return next(
-            pod for pod in self.cluster.every("pods") if pod["metadata"]["name"].startswith(f"{owner}-")
-        )
+        """Return a pod of a Deployment."""
+        return list_pods(self.cluster, self.find("deployments", owner))[0]
 
     def break_pod(
         self, owner: str, *, waiting: Document | None = None, last: Document | None = None, **status: Any
@@ -227,42 +225,19 @@ class Stage:
 
 @pytest.fixture(scope="session")
 def recording() -> Cluster:
-    """A real cluster with KServe and Envoy Gateway, recorded by `record.py`."""
+    """A real cluster with KServe, Envoy Gateway and Tenure, recorded by `record.py`."""
     return Cluster.model_validate_json(RECORDED.read_bytes())
 
 
 @pytest.fixture
 def stage(recording: Cluster) -> Stage:
-    """The recorded cluster, with Kubeflow Pipelines, Tenure and a model added; all is well."""
+    """The recorded cluster, with Kubeflow Pipelines and a model added; all is well."""
     found = Stage(recording.model_copy(deep=True))
     cluster = found.cluster
     cluster.apis["argoproj.io/v1alpha1"] = ["workflows"]
     for name in PIPELINES:
         found.add_deployment(name, "kubeflow")
     found.add_claim("mysql-pv-claim", "kubeflow", "Bound", "standard")
-    namespace = {
-        "metadata": {"name": "tenure", "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}
-    }
-    found.add("namespaces", namespace)
-    values = {
-        "TENURE_GATEWAY": "kserve/kserve-ingress-gateway",
-        "TENURE_INGRESS_DOMAIN": "tenure.example.com",
-        "TENURE_RUNS_ACCOUNT": "tenure-pipeline",
-    }
-    for place in ("tenure", "kubeflow"):
-        found.add("configmaps", {"metadata": found.metadata("tenure-settings", place), "data": values})
-        found.add("secrets", make_secret("tenure-s3", place))
-    found.add("secrets", make_secret("tenure-databases", "tenure"))
-    found.add("secrets", make_secret("tenure-tracking", "tenure"))
-    for account in ("tenure-detector", "tenure-pilot"):
-        found.add("serviceaccounts", {"metadata": found.metadata(account, "tenure")})
-    reader = {"metadata": found.metadata("tenure-predictor", "tenure"), "secrets": [{"name": "tenure-s3"}]}
-    found.add("serviceaccounts", reader)
-    found.add("serviceaccounts", {"metadata": found.metadata("tenure-pipeline", "kubeflow")})
-    for name in OURS:
-        found.add_deployment(name, "tenure")
-    runtime = {"supportedModelFormats": [{"name": "tenure", "version": "1"}]}
-    found.add("servingruntimes", {"metadata": found.metadata("tenure", "tenure"), "spec": runtime})
     found.add_service("telco")
     cluster.answers = {
         name: Answer(good=True)
@@ -280,13 +255,3 @@ def stage(recording: Cluster) -> Stage:
     }
     cluster.answers["model telco"] = Answer(good=True, text="answers through the gateway")
     return found
-
-
-def make_secret(name: str, namespace: str) -> Document:
-    """Return what is kept of a Secret."""
-    keys = {
-        "tenure-s3": ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "accesskey", "secretkey"],
-        "tenure-databases": ["ledger-password", "ledger-url", "mlflow-password"],
-        "tenure-tracking": ["password", "username"],
-    }
-    return {"metadata": {"name": name, "namespace": namespace}, "keys": keys[name]}

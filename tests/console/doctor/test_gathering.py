@@ -166,10 +166,10 @@ def test_rights_are_asked_before_an_install_only(server: tuple[Server, Api]) -> 
 
 
 def test_health_is_asked_through_the_api_server(server: tuple[Server, Api], stage: Any) -> None:
-    stage.add("services", {"metadata": stage.metadata("tenure-pilot", "tenure")})
+    stage.remove("services", "tenure-console")
     _, api = server
     answers = ask_health(api, stage.cluster)
-    assert list(answers) == ["pilot"]
+    assert list(answers) == ["detector", "pilot"]
     assert not answers["pilot"].good
     assert "no endpoints" in answers["pilot"].text
 
