@@ -22,6 +22,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.status = 200
         self.document: dict[str, Any] = {}
+        self.page = b""
         self.asked: list[tuple[str, Any]] = []
 
     @property
@@ -36,6 +37,14 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.asked.append((self.path, json.loads(body)))
         answer = json.dumps(self.server.document).encode()
+        self.send_response(self.server.status)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.path, None))
+        answer = self.server.page or json.dumps(self.server.document).encode()
         self.send_response(self.server.status)
         self.send_header("content-length", str(len(answer)))
         self.end_headers()
@@ -88,3 +97,20 @@ def test_nobody_there(server: Server) -> None:
 def test_none_configured(store_settings: Settings) -> None:
     with pytest.raises(SettingsError, match="TENURE_DETECTOR_URL"):
         Detector.connect(store_settings.model_copy(update={"detector_url": None}))
+
+
+def test_the_status_is_read(server: Server) -> None:
+    server.document = {"sink": {}, "watcher": {"leads": True}}
+    with Detector(server.url) as detector:
+        assert detector.read_status() == server.document
+    assert server.asked == [("/status", None)]
+
+
+def test_what_is_no_detector_is_told_apart_from_one_that_cannot_say(server: Server) -> None:
+    with Detector(server.url) as detector:
+        server.page = b"<html>"
+        with pytest.raises(RefusedError, match="is no detector"):
+            detector.read_status()
+        server.status = 503
+        with pytest.raises(UnreachableError, match="503"):
+            detector.read_status()

@@ -228,3 +228,28 @@ def test_a_database_that_is_down_is_told() -> None:
     with pytest.raises(UnreachableError, match="is its database up") as found:
         ledger.find_last_seq("telco")
     assert "secret" not in str(found.value)
+
+
+def test_a_tally_counts_each_version_and_what_became_known(writer: Writer, ledger: Ledger) -> None:
+    predict(writer, "e1", 0, ["a"])
+    predict(writer, "e2", 1, ["b", "c"])
+    predict(writer, "e3", 2, ["d"], version="v2")
+    predict(writer, "e4", 2, ["x"], service="other")
+    moment = to_us(at(3))
+    writer.write(
+        [
+            Request("e5", "telco", "v2", moment, ["e", "f"], [{}, {}]),
+            Response("e5", "telco", "v2", moment + 1, [0.75, 0.95], [True, True]),
+        ]
+    )
+    label(writer, "a", "Yes", true=0, known=0)
+    label(writer, "b", "Yes", true=0, known=2)
+    found = ledger.tally("telco", at(1))
+    assert [(one.version, one.predictions, one.flagged) for one in found.shares] == [
+        ("v2", 3, 2),
+        ("v1", 2, 0),
+    ]
+    assert found.shares[0].score == pytest.approx(0.65)
+    assert found.labels == 1
+    nothing = ledger.tally("telco", at(9))
+    assert (nothing.shares, nothing.labels) == ((), 0)
