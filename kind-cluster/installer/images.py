@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from installer.documents import qualify_image
+from installer.documents import mirror_image, qualify_image
 from installer.errors import InstallError, ProgramError
 from installer.options import ROOT, Options
 from installer.program import Programs
@@ -23,13 +23,17 @@ NAMES = (
 
 
 _TOLD_BY_A_NODE = 50
+_PYTHON_IMAGE = "python:3.11-slim-bookworm"
 
 
 def find_tag(programs: Programs, options: Options) -> str:
     """Return the tag asked for, else twelve digits of the commit (`-dirty`: and changes)."""
     if options.tag:
         return options.tag
-    commit = programs.need(["git", "rev-parse", "--short=12", "HEAD"], directory=ROOT).strip()
+    found = programs.run(["git", "rev-parse", "--short=12", "HEAD"], directory=ROOT)
+    if not found.ok:
+        raise InstallError("this is no git checkout: say TAG=, the tag that our images get")
+    commit = found.out.strip()
     changed = programs.need(["git", "status", "--porcelain", "--untracked-files=no"], directory=ROOT).strip()
     return f"{commit}-dirty" if changed else commit
 
@@ -82,9 +86,14 @@ class Images:
         missing = [one for one in wanted if one not in known]
         built = False
         if self._options.build and (missing or self.tag.endswith("-dirty")):
+            short = [name.removeprefix("tenure-") for name, one in self.references.items() if one in missing]
             arguments = ["make", "--no-print-directory", "images", f"TAG={self.tag}"]
+            if missing and not self.tag.endswith("-dirty"):
+                arguments.append(f"IMAGES={' '.join(short)}")
             if self._options.registry:
                 arguments.append(f"REGISTRY={self._options.registry}")
+            if self._options.mirror and not self._programs.environment.get("PYTHON_IMAGE"):
+                arguments.append(f"PYTHON_IMAGE={mirror_image(_PYTHON_IMAGE, self._options.mirror)}")
             self._programs.record(arguments, self._logs / "images.log", directory=ROOT)
             known = find_ids(self._programs, wanted)
             missing = [one for one in wanted if one not in known]

@@ -336,6 +336,14 @@ def test_an_image_rebuilt_under_its_tag_renews_its_pods_and_no_others(
     assert programs.count("kind", "load") == 1
 
 
+def test_only_missing_images_are_built_and_from_the_mirrors_base(install: Install, programs: Any) -> None:
+    programs.images.update({f"tenure-{name}:0123456789ab": "sha256:x" for name in ("components", "pilot")})
+    install(MIRROR="m.example.com")
+    [call] = [call for call in programs.calls if call[0] == "make"]
+    assert "IMAGES=predictor detector console mlflow" in call
+    assert "PYTHON_IMAGE=m.example.com/docker.io/library/python:3.11-slim-bookworm" in call
+
+
 def test_down_keeps_what_is_stored_and_purge_does_not(
     install: Install, programs: Any, make_site: MakeSite
 ) -> None:
