@@ -163,7 +163,7 @@ def _check_copies(cluster: Cluster) -> Iterator[Finding]:
     runs = cluster.layout.runs
     if runs == cluster.layout.tenure or cluster.find("namespaces", runs) is None:
         return
-    if cluster.find("configmaps", "tenure-settings", runs) is None:
+    if cluster.has_read("configmaps") and cluster.find("configmaps", "tenure-settings", runs) is None:
         yield bad("configuration", f"the runs have no ConfigMap {runs}/tenure-settings", _AGAIN)
     if "secrets" not in cluster.unread and cluster.find("secrets", "tenure-s3", runs) is None:
         yield bad("configuration", f"the runs have no Secret {runs}/tenure-s3", _AGAIN)

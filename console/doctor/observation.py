@@ -103,8 +103,8 @@ class Cluster(BaseModel):
         return plural in self.apis.get(group_version, ())
 
     def has_read(self, kind: str) -> bool:
-        """Say whether resources of this kind could be listed at all."""
-        return kind in self.documents
+        """Say whether resources of this kind could be listed, wherever they were looked for."""
+        return kind in self.documents and kind not in self.unread
 
     def find_events(self, kind: str, name: str, namespace: str) -> Sequence[Document]:
         """Return the warnings about a resource, the newest last."""

@@ -66,7 +66,10 @@ def print_document(target: str, sections: Sequence[Section]) -> None:
 def _sum_up(sections: Sequence[Section]) -> Text:
     wrong, warnings = count(sections, Mark.BAD), count(sections, Mark.WARNING)
     if not wrong:
-        noted = f" ({warnings} to look at)" if warnings else ""
+        unseen = count(sections, Mark.UNKNOWN)
+        notes = [f"{warnings} to look at"] if warnings else []
+        notes += [f"{unseen} could not be looked at"] if unseen else []
+        noted = f" ({', '.join(notes)})" if notes else ""
         return Text(f"Nothing is wrong{noted}.", style="bold green")
     plural = "things are" if wrong != 1 else "thing is"
     advice = "." if wrong == 1 else ": begin with the first, later ones often follow from it."

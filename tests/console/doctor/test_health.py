@@ -43,6 +43,14 @@ def test_what_may_not_be_listed_is_not_called_missing(stage: Any) -> None:
     assert stage.list_bad() == []
 
 
+def test_what_may_be_listed_in_some_namespaces_only_is_not_called_missing_in_others(stage: Any) -> None:
+    for kind in ("deployments", "configmaps", "serviceaccounts", "services"):
+        found = stage.cluster.documents[kind]
+        stage.cluster.documents[kind] = [one for one in found if one["metadata"]["namespace"] == "tenure"]
+        stage.cluster.unread[kind] = f"{kind} is forbidden in the namespace kserve"
+    assert stage.list_bad() == []
+
+
 def test_what_is_left_of_an_earlier_install_is_found_before_the_next(stage: Any) -> None:
     stage.cluster.documents["services"] = []
     stage.cluster.access["create namespaces"] = False
