@@ -29,7 +29,7 @@ ROOMS = {
         "flask_wtf.csrf",
         "psycopg2.extensions",
         "boto3.session",
-    ),  # fmt: skip
+    ),
 }
 MEGABYTES = {
     "components": 700, "predictor": 400, "detector": 950, "pilot": 400, "console": 470, "mlflow": 350,
