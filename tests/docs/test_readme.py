@@ -47,7 +47,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_readme_shows_the_two_commands_of_a_fresh_clone() -> None:
-    (first,) = re.findall(
+    first, *_ = re.findall(
         r"```console\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
     )
     assert re.findall(r"^make ([a-z-]+)", first, re.MULTILINE) == ["demo", "test"]
