@@ -17,6 +17,7 @@ from clients.names import PROJECT_LABEL, PROJECT_URI, route_name
 from clients.services import Services
 from clients.settings import Settings
 from clients.store import Store
+from clients.tracking import Tracking
 from console.web.reading import Reader
 from serving.detector.migration import migrate
 from serving.detector.records import DeadLetter, Label, Request, Response
@@ -101,3 +102,13 @@ def test_whatever_is_down_is_an_error_that_the_page_can_tell(settings: Settings,
             read()
     with pytest.raises(UnreachableError, match="not known yet"):
         reader.read_ledger(None)
+
+
+def test_a_report_comes_from_mlflow(tracking_settings: Settings) -> None:
+    tracking = Tracking.connect(tracking_settings)
+    run = tracking.client.create_run(tracking.find_experiment("page-drift")).info.run_id
+    tracking.log_text(run, "<h1>Drift</h1>", "report.html")
+    reader = Reader(tracking_settings)
+    assert reader.read_report(run) == "<h1>Drift</h1>"
+    with pytest.raises(ClientError):
+        reader.read_report("0" * 32)
