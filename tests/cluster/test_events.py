@@ -19,7 +19,6 @@ from clients import names
 from clients.inference import DATATYPES, build_request
 from clients.ledger.reader import Ledger
 from clients.services import Services
-from clients.settings import Settings
 from clients.store import Store
 from components.variant import UNPROVEN, build_service
 from tenure.bundle import Bundle
@@ -83,12 +82,17 @@ def ask(platform: Any, name: str, request: dict[str, Any], **headers: str) -> ht
     )
 
 
-def count_rows(settings: Settings, name: str) -> int:
-    """Return how many predictions the ledger has."""
-    return Ledger.connect(settings).count_predictions(name)
+@pytest.fixture(scope="module")
+def ledger(platform: Any) -> Iterator[Ledger]:
+    """The ledger in the cluster's PostgreSQL, as its reader."""
+    found = Ledger.connect(platform.settings)
+    yield found
+    found.close()
 
 
-def test_every_protocol_becomes_rows(platform: Any, service: Bundle, make_project: Any, poll: Any) -> None:
+def test_every_protocol_becomes_rows(
+    platform: Any, ledger: Ledger, service: Bundle, make_project: Any, poll: Any
+) -> None:
     """REST comes by the real agent, gRPC by the predictor: both as one row a prediction, in PostgreSQL."""
     name = make_project().rollout.service
     probe = service.probe()
@@ -132,12 +136,12 @@ def test_every_protocol_becomes_rows(platform: Any, service: Bundle, make_projec
     wanted |= {f"v1-{index}": 1 for index in range(3)} | {"grpc-0": 1, "grpc-1": 1}
 
     def seen() -> dict[str, int]:
-        ids = Ledger.connect(platform.settings).read_predictions(name)["customer_id"].dropna()
+        ids = ledger.read_predictions(name)["customer_id"].dropna()
         return {customer: count for customer, count in Counter(ids).items() if customer in wanted}
 
     poll(lambda: len(seen()) == len(wanted), 60, "a row for each prediction")
     assert seen() == wanted
-    rows = Ledger.connect(platform.settings).read_predictions(name)
+    rows = ledger.read_predictions(name)
     assert set(rows["version"]) == {service.version}
     columns = {column.name: [row[column.name] for row in probe[:2]] for column in service.contract.features}
     scores = rows.set_index("customer_id")["score"]
@@ -180,6 +184,7 @@ def load(platform: Any, bundle: Bundle, name: str, folder: Path, start_load: Any
 )
 def test_a_pod_that_is_told_to_go_costs_nothing(
     platform: Any,
+    ledger: Ledger,
     service: Bundle,
     make_project: Any,
     poll: Any,
@@ -190,8 +195,7 @@ def test_a_pod_that_is_told_to_go_costs_nothing(
 ) -> None:
     """Under load each pod goes once, as in an upgrade: no request fails, and every answer has its row."""
     name = make_project().rollout.service
-    settings = platform.settings
-    before = count_rows(settings, name)
+    before = ledger.count_predictions(name)
     with load(platform, service, name, tmp_path, start_load) as running:
         running.pass_by(RATE * 2)
         for pod in ready_pods(platform.cluster, selector):
@@ -203,12 +207,17 @@ def test_a_pod_that_is_told_to_go_costs_nothing(
     report = running.stop()
     assert not report.failures, report.explain()
     wanted = before + len(report.answers)
-    poll(lambda: count_rows(settings, name) >= wanted, 90, f"a row for each of {len(report.answers)} answers")
-    assert count_rows(settings, name) == wanted
+    poll(
+        lambda: ledger.count_predictions(name) >= wanted,
+        90,
+        f"a row for each of {len(report.answers)} answers",
+    )
+    assert ledger.count_predictions(name) == wanted
 
 
 def test_a_killed_detector_loses_at_most_what_it_had_not_acknowledged(
     platform: Any,
+    ledger: Ledger,
     service: Bundle,
     make_project: Any,
     poll: Any,
@@ -219,7 +228,7 @@ def test_a_killed_detector_loses_at_most_what_it_had_not_acknowledged(
     """KServe's agent posts an event once: what the killed process held is gone, and no more."""
     selector = "app.kubernetes.io/name=tenure-detector"
     name = make_project().rollout.service
-    before = count_rows(platform.settings, name)
+    before = ledger.count_predictions(name)
     with load(platform, service, name, tmp_path, start_load) as running:
         running.pass_by(RATE * 2)
         for pod in ready_pods(platform.cluster, selector):
@@ -235,7 +244,7 @@ def test_a_killed_detector_loses_at_most_what_it_had_not_acknowledged(
 
     def settled() -> bool:
         """Whether nothing came since the last look, after nearly everything has."""
-        seen.append(count_rows(platform.settings, name))
+        seen.append(ledger.count_predictions(name))
         return seen[-1] == seen[-2] and seen[-1] - before >= answered * 0.9
 
     poll(settled, 90, "the rows of what was acknowledged")
