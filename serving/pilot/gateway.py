@@ -64,6 +64,10 @@ class Gateway:
             raise UnreachableError(f"{self._url}: none of {len(pods)} pods answers") from problem
         return found
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
     def _find_pods(self) -> list[str] | None:
         """Return the addresses behind a name; None for a host that is no name, or this machine's."""
         if self._host == "localhost" or ":" in self._host or self._host.replace(".", "").isdigit():
