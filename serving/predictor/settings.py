@@ -84,6 +84,10 @@ _NUMBERS = {  # field: (variable, least, most)
     "logger_queue": ("LOGGER_QUEUE", 1, 10_000_000),
     "logger_queue_bytes": ("LOGGER_QUEUE_BYTES", 1024, 16 * 1024 * _MEBIBYTE),
 }
+VARIABLES = frozenset(
+    {*_TEXTS.values(), *(variable for variable, _, _ in _NUMBERS.values()), "BUNDLE_DIGEST", "MODEL_DIR"}
+)
+"""The environment variables, without their prefix `TENURE_`."""
 
 
 def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:

@@ -10,10 +10,12 @@ import pytest
 import yaml
 from pydantic_settings import BaseSettings
 
+from clients.names import events_url
 from clients.settings import Settings
 from console.web.settings import ConsoleSettings
 from serving.detector.settings import Settings as DetectorSettings
 from serving.pilot.settings import PilotSettings
+from serving.predictor.settings import VARIABLES, parse_settings
 
 SECRETS = {
     "tenure-s3": {"accesskey", "secretkey"},
@@ -66,9 +68,19 @@ def read_environment(rendered: Any, container: dict[str, Any]) -> dict[str, str]
 
 def test_variables_exist(rendered: Any) -> None:
     known = list_variables(Settings, DetectorSettings, PilotSettings, ConsoleSettings)
+    known |= {f"TENURE_{variable}" for variable in VARIABLES}
     for name, container in rendered.containers():
         own = {one for one in read_environment(rendered, container) if one.startswith("TENURE_")}
         assert own <= known, f"{name}: {own - known}"
+
+
+def test_the_predictor_logs_what_the_agent_does_not_see(rendered: Any) -> None:
+    (container,) = rendered.get("ServingRuntime", "tenure")["spec"]["containers"]
+    environment = {one["name"]: one["value"] for one in container["env"]}
+    settings = parse_settings([], {**environment, "TENURE_MODEL_NAME": "churn"})
+    assert settings.logger_protocols == "grpc"
+    detector = rendered.get("ConfigMap", "tenure-settings")["data"]["TENURE_DETECTOR_URL"]
+    assert settings.logger_url == events_url(detector, "{{.Name}}", "{version}")
 
 
 def test_settings_are_of_every_client(rendered: Any) -> None:
