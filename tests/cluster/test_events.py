@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 import sys
 from collections import Counter
@@ -95,14 +96,16 @@ def test_every_protocol_becomes_rows(
 ) -> None:
     """REST comes by the real agent, gRPC by the predictor: both as one row a prediction, in PostgreSQL."""
     name = make_project().rollout.service
-    probe = service.probe()
+    run, probe = secrets.token_hex(4), service.probe()  # the ledger remembers those of earlier runs
     for number in range(20):
         request = build_request(
-            probe[:2], service.contract, customer_ids=[f"rest-{number}-{row}" for row in (0, 1)]
+            probe[:2], service.contract, customer_ids=[f"{run}-rest-{number}-{row}" for row in (0, 1)]
         )
         answer = ask(platform, name, request)
         assert answer.status_code == 200, (number, answer.text, answer.headers)
-    instances = [{**row, service.contract.id.name: f"v1-{index}"} for index, row in enumerate(probe[:3])]
+    instances = [
+        {**row, service.contract.id.name: f"{run}-v1-{index}"} for index, row in enumerate(probe[:3])
+    ]
     host = names.hostname(name, NAMESPACE, platform.settings.ingress_domain)
     answer = httpx.post(
         f"{platform.gateway_url}/v1/models/{name}:predict",
@@ -114,7 +117,7 @@ def test_every_protocol_becomes_rows(
     assert answer.status_code == 200, answer.text
     full = [row for row in probe if None not in row.values()][:2]
     columns = {key: [row[key] for row in full] for key in full[0]}
-    columns[service.contract.id.name] = ["grpc-0", "grpc-1"]
+    columns[service.contract.id.name] = [f"{run}-grpc-0", f"{run}-grpc-1"]
     datatypes = {column.name: DATATYPES[column.type] for column in service.contract.features}
     order = {
         "address": urlsplit(platform.gateway_url).netloc,
@@ -132,8 +135,8 @@ def test_every_protocol_becomes_rows(
         timeout=60,
     )
     assert answered.returncode == 0, answered.stderr.decode()
-    wanted = {f"rest-{number}-{row}": 1 for number in range(20) for row in (0, 1)}
-    wanted |= {f"v1-{index}": 1 for index in range(3)} | {"grpc-0": 1, "grpc-1": 1}
+    wanted = {f"{run}-rest-{number}-{row}": 1 for number in range(20) for row in (0, 1)}
+    wanted |= {f"{run}-v1-{index}": 1 for index in range(3)} | {f"{run}-grpc-{index}": 1 for index in (0, 1)}
 
     def seen() -> dict[str, int]:
         ids = ledger.read_predictions(name)["customer_id"].dropna()
@@ -142,12 +145,13 @@ def test_every_protocol_becomes_rows(
     poll(lambda: len(seen()) == len(wanted), 60, "a row for each prediction")
     assert seen() == wanted
     rows = ledger.read_predictions(name)
-    assert set(rows["version"]) == {service.version}
+    mine = rows[rows["customer_id"].isin(wanted)]
+    assert set(mine["version"]) == {service.version}
     columns = {column.name: [row[column.name] for row in probe[:2]] for column in service.contract.features}
-    scores = rows.set_index("customer_id")["score"]
+    scores = mine.set_index("customer_id")["score"]
     expected = Scorer(service).score_columns(columns)
-    assert scores["rest-0-0"] == pytest.approx(expected[0], abs=1e-6)
-    assert scores["rest-0-1"] == pytest.approx(expected[1], abs=1e-6)
+    assert scores[f"{run}-rest-0-0"] == pytest.approx(expected[0], abs=1e-6)
+    assert scores[f"{run}-rest-0-1"] == pytest.approx(expected[1], abs=1e-6)
 
 
 @contextmanager
