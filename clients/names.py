@@ -45,6 +45,28 @@ model (null if unknown)."""
 UNRECORDED = "tenure.dev/unrecorded"
 """Annotation: transitions that registry, ledger and events do not hold yet (JSON list, oldest first)."""
 
+UNPROVEN = "tenure.dev/unproven"
+"""Annotation: digest of a first bundle that has not yet answered. Nothing serves until it is taken away."""
+
+OWN_ANNOTATIONS = (
+    PROMOTE,
+    ROLLBACK,
+    SUPERSEDE,
+    PAUSE,
+    REVERTING,
+    TRANSITION,
+    PREVIOUS,
+    ROLLOUT,
+    PROJECT_URI,
+    PROVEN,
+    UNRECORDED,
+    UNPROVEN,
+)
+"""Those that change while a service lives.
+
+KServe copies an InferenceService's annotations to its pods, and so starts all model servers anew with each change,
+unless they are in `serviceAnnotationDisallowedList` of its ConfigMap `inferenceservice-config`."""
+
 VARIANT_HEADER = "x-tenure-variant"
 """Request header that asks the gateway for one variant, by its predictor name or `stable`."""
 

@@ -13,8 +13,7 @@ from tenure.canary import Rollout
 
 Document = dict[str, Any]
 
-UNPROVEN = "tenure.dev/unproven"
-"""Annotation: digest of a first bundle that has not yet answered. Nothing serves until it is taken away."""
+UNPROVEN = names.UNPROVEN
 
 BUSY = (names.PROMOTE, names.ROLLBACK, names.SUPERSEDE, names.REVERTING)
 """Annotations of what a person asked for and the pilot has not finished yet."""

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from clients.names import OWN_ANNOTATIONS
+
 Document = dict[str, Any]
 
 _GATEWAY_GROUPS = ("gateway.networking.k8s.io", "gateway.networking.x-k8s.io")
@@ -93,6 +95,10 @@ def configure_kserve(documents: Iterable[Document], *, gateway: str, domain: str
                     "ingressDomain": domain,
                     "disableIstioVirtualHost": True,
                 },
+            )
+            # Else each step of a roll-out would start all model servers anew.
+            _change_json(
+                one["data"], "inferenceService", {"serviceAnnotationDisallowedList": list(OWN_ANNOTATIONS)}
             )
             for sidecar in ("agent", "logger"):
                 _change_json(one["data"], sidecar, {"cpuRequest": "20m", "memoryRequest": "48Mi"})

@@ -33,3 +33,12 @@ def test_hosts_are_told_by_document_or_name() -> None:
     document = {"metadata": {"name": "telco"}}
     assert names.hostname(document, "default", "example.com") == "telco-default.example.com"
     assert names.hostname("telco", "default", "example.com") == "telco-default.example.com"
+
+
+def test_every_annotation_of_ours_that_changes_is_kept_from_the_pods():
+    ours = {
+        value
+        for name, value in vars(names).items()
+        if isinstance(value, str) and value.startswith("tenure.dev/") and name != "PROJECT_LABEL"
+    }
+    assert set(names.OWN_ANNOTATIONS) == ours

@@ -233,6 +233,7 @@ def test_a_canary_that_fails_its_customers_is_taken_back(stage: Stage):
         assert traffic.failures.total() == failed
     last = json.loads(stage.read()["metadata"]["annotations"][names.TRANSITION])
     assert (last["outcome"], last["digest"]) == ("rolled_back", second.digest)
-    assert "errors" in last["reason"]
+    assert "of the canary's" in last["reason"]
+    assert "requests failed" in last["reason"]
     assert {failure for failure in traffic.failures if "500" not in failure} == set()
     assert set(traffic.seen) == {stage.bundles[0].version}

@@ -77,6 +77,8 @@ def test_kserve_is_set_to_standard_mode_and_keeps_what_else_it_has() -> None:
     assert ingress["ingressDomain"] == "kserve.example.com"
     assert ingress["urlScheme"] == "http"
     assert json.loads(changed["data"]["agent"])["image"] == "kserve/agent:v1"
+    kept = json.loads(changed["data"]["inferenceService"])["serviceAnnotationDisallowedList"]
+    assert {"tenure.dev/rollout", "tenure.dev/last-transition", "tenure.dev/promote"} <= set(kept)
     assert "Serverless" in str(CONFIG["data"]), "the original is left alone"
 
 
