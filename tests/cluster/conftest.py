@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 import yaml
 
+from clients.ledger.reader import Ledger
 from clients.settings import Settings
 from console.context import Remote
 from tenure.bundle import Bundle, load_bundle, write_bundle
@@ -182,6 +183,19 @@ def _start_load() -> Callable[[Path, int], AbstractContextManager[Any]]:
 @pytest.fixture(name="poll", scope="session")
 def _poll() -> Callable[..., Any]:
     return poll
+
+
+@pytest.fixture(name="make_bundle", scope="session")
+def _make_bundle() -> Callable[[Path, int | None, Project], Bundle]:
+    return train_bundle
+
+
+@pytest.fixture(scope="session")
+def ledger(platform: Platform) -> Iterator[Ledger]:
+    """The ledger in the cluster's PostgreSQL, as its reader."""
+    found = Ledger.connect(platform.settings)
+    yield found
+    found.close()
 
 
 @pytest.fixture(name="make_project", scope="session")

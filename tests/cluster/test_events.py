@@ -83,14 +83,6 @@ def ask(platform: Any, name: str, request: dict[str, Any], **headers: str) -> ht
     )
 
 
-@pytest.fixture(scope="module")
-def ledger(platform: Any) -> Iterator[Ledger]:
-    """The ledger in the cluster's PostgreSQL, as its reader."""
-    found = Ledger.connect(platform.settings)
-    yield found
-    found.close()
-
-
 def test_every_protocol_becomes_rows(
     platform: Any, ledger: Ledger, service: Bundle, make_project: Any, poll: Any
 ) -> None:
