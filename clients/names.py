@@ -64,8 +64,8 @@ OWN_ANNOTATIONS = (
 )
 """Those that change while a service lives.
 
-KServe copies an InferenceService's annotations to its pods, and so starts all model servers anew with each change,
-unless they are in `serviceAnnotationDisallowedList` of its ConfigMap `inferenceservice-config`."""
+KServe copies an InferenceService's annotations to its pods, and so starts all model servers anew with each
+change, unless they are in `serviceAnnotationDisallowedList` of its ConfigMap `inferenceservice-config`."""
 
 VARIANT_HEADER = "x-tenure-variant"
 """Request header that asks the gateway for one variant, by its predictor name or `stable`."""
