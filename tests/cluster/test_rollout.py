@@ -235,5 +235,6 @@ def test_a_canary_that_fails_its_customers_is_taken_back(stage: Stage):
     assert (last["outcome"], last["digest"]) == ("rolled_back", second.digest)
     assert "of the canary's" in last["reason"]
     assert "requests failed" in last["reason"]
-    assert {failure for failure in traffic.failures if "500" not in failure} == set()
+    # Its own 500, or the gateway's 503 while one of its servers is being replaced.
+    assert all("(status 50" in failure for failure in traffic.failures), traffic.failures
     assert set(traffic.seen) == {stage.bundles[0].version}
