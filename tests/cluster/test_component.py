@@ -74,6 +74,11 @@ class Steps:
             self._cluster.run("-n", RUNS_NAMESPACE, "delete", "job", name, "--wait=false")
         return log
 
+    def find_digest(self, model: str, alias: str) -> str | None:
+        """Return which bundle an alias of the registry means."""
+        version = self.tracking.find_alias(model, alias)
+        return None if version is None else version.digest
+
     def _is_over(self, name: str) -> bool:
         status = self._cluster.get("-n", RUNS_NAMESPACE, "job", name)["status"]
         return bool(status.get("succeeded") or status.get("failed"))
@@ -156,7 +161,7 @@ def test_the_step_makes_a_canary_and_the_pilot_promotes_it(
     old, new = (make_bundle(tmp_path / name, rows, project) for name, rows in (("old", 4200), ("new", None)))
     name, services = project.name, Services.connect(platform.settings)
     assert "# Stable" in steps.roll_out(project, old)
-    assert steps.tracking.find_alias(name, CHAMPION).digest == old.digest  # type: ignore[union-attr]
+    assert steps.find_digest(name, CHAMPION) == old.digest
     rows = old.probe()
     columns = {column.name: [row[column.name] for row in rows] for column in old.contract.features}
     address = urlsplit(platform.gateway_url)
@@ -176,16 +181,14 @@ def test_the_step_makes_a_canary_and_the_pilot_promotes_it(
     with start_load(file, RATE) as load:
         report = steps.roll_out(project, new)
         assert "20 % of the customers' requests" in report
-        assert steps.tracking.find_alias(name, CHALLENGER).digest == new.digest  # type: ignore[union-attr]
+        assert steps.find_digest(name, CHALLENGER) == new.digest
 
         def is_promoted() -> bool:
             spec = services.inference.get(name)["spec"]
             return "canary" not in spec and spec["predictor"].get("name") == names.canary_name(new.digest)
 
         poll(is_promoted, 420, "the pilot's promotion")
-        poll(
-            lambda: steps.tracking.find_alias(name, CHAMPION).digest == new.digest, 60, "the champion's alias"
-        )  # type: ignore[union-attr]
+        poll(lambda: steps.find_digest(name, CHAMPION) == new.digest, 60, "the champion's alias")
         load.pass_by(RATE)
     found = load.stop()
     assert not found.failures, found.explain()
@@ -197,5 +200,4 @@ def test_the_step_makes_a_canary_and_the_pilot_promotes_it(
     )["items"]
     assert any("romoted" in event["reason"] for event in events), [event["reason"] for event in events]
     wanted = len(found.answers)
-    counted = lambda: ledger.count_predictions(name)  # noqa: E731
-    poll(lambda: counted() >= wanted, 90, "a row for each answer")
+    poll(lambda: ledger.count_predictions(name) >= wanted, 90, "a row for each answer")
