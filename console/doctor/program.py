@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from clients.names import OWN_ANNOTATIONS
 from console.doctor.document import Document, explain, find_condition, is_true, name_of, path_of
 from console.doctor.finding import Finding, bad, good, warn
 from console.doctor.observation import Cluster
@@ -101,8 +102,11 @@ def check_kserve_configuration(cluster: Cluster) -> Iterator[Finding]:
             "apply KServe's manifests again",
         )
         return
-    ingress, deploy = (_read_json(found, key) for key in ("ingress", "deploy"))
-    problems = list(_judge_configuration(cluster, ingress, deploy))
+    ingress, deploy, inference = (_read_json(found, key) for key in ("ingress", "deploy", "inferenceService"))
+    problems = [
+        *_judge_configuration(cluster, ingress, deploy),
+        *_judge_annotations(cluster, inference or {}),
+    ]
     yield from problems
     if not problems:
         yield good("kserve-configuration", "KServe: Standard mode, Gateway API")
@@ -158,6 +162,17 @@ def _judge_configuration(
             check,
             f"{where}: KServe's ingressDomain is {ours}, as Tenure's: two routes claim each hostname",
             "give one of them another domain (TENURE_INGRESS_DOMAIN in ConfigMap tenure-settings)",
+        )
+
+
+def _judge_annotations(cluster: Cluster, inference: dict[str, Any]) -> Iterator[Finding]:
+    kept = inference.get("serviceAnnotationDisallowedList") or ()
+    if not set(OWN_ANNOTATIONS) <= set(kept):
+        yield bad(
+            "kserve-configuration",
+            f"{cluster.layout.kserve}/inferenceservice-config: KServe copies a roll-out's annotations to "
+            "the pods, so that each of its steps starts the model servers anew",
+            "`make up` with EDIT_KSERVE=yes adds them to inferenceService.serviceAnnotationDisallowedList",
         )
 
 

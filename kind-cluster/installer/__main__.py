@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
-from installer import delivery, pieces, platform, summary
+from installer import delivery, inference, pieces, platform, summary
 from installer.checks import Finding, judge_cluster, judge_machine
 from installer.errors import CheckError, InstallError, OptionError
 from installer.facts import find_kubectl, observe_cluster, observe_machine
@@ -51,6 +51,7 @@ def up(site: Site) -> None:
         steps.append(Step(TITLES[switch], partial(install, site), skipped))
     steps += [
         Step("what Tenure stands on", lambda: _probe(site)),
+        Step("KServe's configuration", lambda: inference.settle(site)),
         Step("images", lambda: _build(site)),
         Step("images on the nodes", lambda: site.images.hand_over(site.state, site.kubectl.list("nodes"))),
         Step("keys and passwords", lambda: platform.make_secrets(site)),

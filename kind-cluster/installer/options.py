@@ -73,6 +73,8 @@ class Options:
     runs_url: str = "http://ml-pipeline.kubeflow:8888"
     data: bool = True
     first_run: bool = True
+    edit_kserve: bool = False
+    """Whether the configuration of a KServe that was there before may be changed."""
     timeout: float = 600
     """Seconds that any one thing may take to become ready."""
     state: Path = STATE
@@ -162,6 +164,7 @@ def read_options(environment: Mapping[str, str], versions: Mapping[str, str]) ->
         runs_url=(environment.get("RUNS_URL") or Options.runs_url).rstrip("/"),
         data=_read_switch(environment, "DATA", default=True),
         first_run=_read_switch(environment, "RUN", default=True),
+        edit_kserve=_read_switch(environment, "EDIT_KSERVE", default=False),
         timeout=float(timeout),
         purge=_read_switch(environment, "PURGE", default=False),
     )
