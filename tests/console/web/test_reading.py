@@ -59,8 +59,15 @@ def service(settings: Settings, store: Store) -> Iterator[Services]:
         cluster.inference.delete(name)
 
 
+def read_service(settings: Settings) -> Any:
+    """Return what is read of our service; other tests may have theirs at the same API server."""
+    found = {one.state.name: one for one in Reader(settings).read_services()}
+    assert f"{NAME}-other" not in found
+    return found[NAME]
+
+
 def test_only_our_services_are_read_with_steps_and_shares(settings: Settings, service: Any) -> None:
-    (found,) = Reader(settings).read_services()
+    found = read_service(settings)
     assert (found.state.name, found.project) == (NAME, "telco-churn")
     assert found.host == f"{NAME}-default.tenure.example.com"
     assert found.steps == tuple(load_project(ROOT / "projects" / "telco.yaml").rollout.steps)
@@ -70,7 +77,7 @@ def test_only_our_services_are_read_with_steps_and_shares(settings: Settings, se
 
 def test_a_store_that_is_down_takes_only_the_steps_away(settings: Settings, service: Any) -> None:
     dead = settings.model_copy(update={"s3_url": "http://127.0.0.1:9"})
-    (found,) = Reader(dead).read_services()
+    found = read_service(dead)
     assert found.steps == ()
     assert found.state.variants[0].weight == 100
 
