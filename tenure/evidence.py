@@ -115,6 +115,8 @@ class Evidence:
         residuals: Outcome minus probability of the matured rows, one for each customer: canary, stable.
         profits: What each decision brought (`compute_profits`), one for each customer: canary, stable.
         step_requests: Answers of the canary during this step.
+        logged: Answers of the canary that were found in the log of predictions. None: they are not logged, or
+            nobody looked.
         value: What decisions are worth; bounds what a profit may be.
     """
 
@@ -126,6 +128,7 @@ class Evidence:
     residuals: tuple[Floats, Floats] = field(default_factory=_no_pair)
     profits: tuple[Floats, Floats] = field(default_factory=_no_pair)
     step_requests: int = 0
+    logged: int | None = None
     value: Value = field(default_factory=Value)
 
 

@@ -42,6 +42,9 @@ __all__ = [
     "judge",
 ]
 
+LOGGED = 0.5
+"""Share of the canary's answers that must be in the log of predictions before it goes on."""
+
 Action = Literal["wait", "advance", "promote", "rollback", "hold"]
 
 
@@ -111,6 +114,10 @@ def _list_waits(
     missing = (rollout.mirror_requests if dark else rollout.min_requests) - evidence.step_requests
     if missing > 0:
         waits.append(f"{missing} more {'copied requests' if dark else 'answers'}")
+    # Scores that are not seen cannot be found wrong: what is missing in the log may be what is wrong.
+    answered = evidence.canary.requests - evidence.canary.errors
+    if evidence.logged is not None and evidence.logged < LOGGED * answered:
+        waits.append(f"the log of its predictions ({evidence.logged} of {answered} answers have arrived)")
     left = timedelta(minutes=rollout.min_minutes) - (now - progress.since)
     if left > timedelta(0):
         waits.append(f"{left.total_seconds() / 60:.1f} more minutes")

@@ -68,7 +68,7 @@ def measure(rollout: Rollout, evidence: Evidence, progress: Progress) -> list[Si
         ),
     ]
     if evidence.differences is not None:
-        rows = len(evidence.differences)
+        rows = len(evidence.differences) if evidence.logged is None else evidence.logged
         if evidence.expected_difference is not None:
             signals.append(
                 _judge_scores(evidence, evidence.expected_difference, tolerance.score, rollout.alpha)

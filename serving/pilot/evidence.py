@@ -59,6 +59,7 @@ class _Rows:
     mismatches: int = 0
     unscored: int = 0
     events: set[str] = field(default_factory=set)
+    own: set[str] = field(default_factory=set)
     residuals: tuple[Floats, Floats] = (np.empty(0), np.empty(0))
     profits: tuple[Floats, Floats] = (np.empty(0), np.empty(0))
     outcomes_at: float = -OUTCOMES_SECONDS
@@ -126,6 +127,7 @@ class Collector:
             residuals=_none() if rows is None else rows.residuals,
             profits=_none() if rows is None else rows.profits,
             step_requests=max(canary.requests - finished, 0),
+            logged=None if rows is None else len(rows.own),
             value=project.value,
         )
         return progress, evidence, problem
@@ -181,6 +183,7 @@ class Collector:
         frame = frame[frame["version"].isin([match.canary, match.stable])]
         rows.events.update(frame["event_id"])
         mine = (frame["version"] == match.canary).to_numpy(dtype=bool)
+        rows.own.update(frame["event_id"][mine])
         if rows.compared >= ROWS:  # enough to compare; what the canary answers is still checked
             frame, mine = frame[mine], mine[mine]
         if not len(frame):

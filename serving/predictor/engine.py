@@ -63,7 +63,7 @@ class Engine:
         inputs: V2 metadata of the input tensors.
         outputs: V2 metadata of the output tensors.
         events: Where inferences are logged, if they are.
-        rest_events: Where those of REST are: nowhere when KServe's agent does it.
+        direct_only: Whether an agent on this machine logs what it passes on.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Engine:
         self.decoder = Decoder(bundle.contract, bundle.featuriser, settings.max_rows)
         self.metrics = metrics
         self.events = events
-        self.rest_events = events if settings.logger_protocols == "all" else None
+        self.direct_only = settings.logger_scope == "direct"
         self.inputs = list_inputs(bundle.contract, bundle.featuriser.names)
         self.outputs = list_outputs()
         self._scorer = scorer

@@ -15,7 +15,7 @@ from serving.predictor.decoding import COMPLETE, Query, Wanted
 from serving.predictor.encoding import is_complete, render_error, render_query, render_response
 from serving.predictor.engine import Answer, Engine
 from serving.predictor.errors import PredictorError, RequestError, UnknownModelError
-from serving.predictor.events import Inference
+from serving.predictor.events import Events, Inference
 from serving.predictor.tensors import parse_request
 
 Scope = MutableMapping[str, Any]
@@ -86,7 +86,7 @@ class FastPath:
         else:
             length = (_HEADER_LENGTH, b"%d" % reply.header_length)
             await _respond(send, 200, reply.body, _BINARY, length)
-        if self._engine.rest_events is not None:
+        if self._find_events(scope) is not None:
             self._log(scope, began, *self._tell(body, reply))
 
     async def _infer(self, scope: Scope, body: bytes) -> _Reply:
@@ -121,7 +121,7 @@ class FastPath:
 
     async def _pass_on(self, scope: Scope, body: bytes, receive: Receive, send: Send, began: int) -> None:
         """Give a request to kserve; what V1 answers is logged."""
-        if self._engine.rest_events is None or scope["path"] != self._v1_path:
+        if self._find_events(scope) is None or scope["path"] != self._v1_path:
             await self._application(scope, _replay(body, receive), send)
             return
         status, parts = 0, []
@@ -140,9 +140,16 @@ class FastPath:
         else:
             self._log(scope, began, body, None)
 
+    def _find_events(self, scope: Scope) -> Events | None:
+        """Return where a request is logged; None if it is not, or the agent that passed it on does it."""
+        engine = self._engine
+        if engine.direct_only and engine.events is not None and _is_loopback(scope):
+            return None
+        return engine.events
+
     def _log(self, scope: Scope, began: int, request: bytes, response: bytes | None) -> None:
         """Log an inference; without a response its request may be anything."""
-        events = self._engine.rest_events
+        events = self._find_events(scope)
         if events is None:
             return
         given = next((value.decode("latin-1") for key, value in scope["headers"] if key == b"ce-id"), None)
@@ -193,6 +200,11 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return replay
+
+
+def _is_loopback(scope: Scope) -> bool:
+    client = scope.get("client")
+    return client is not None and (client[0] == "::1" or client[0].startswith(("127.", "::ffff:127.")))
 
 
 async def _respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:

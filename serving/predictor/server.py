@@ -189,6 +189,7 @@ class _RestServer(RESTServer):  # type: ignore[misc]
             access_log=False,
             server_header=False,
             lifespan="off",
+            proxy_headers=False,  # who is connected, not whom somebody speaks of
             backlog=2048,
             timeout_keep_alive=75,  # longer than a proxy's idle timeout: it never meets a closed connection
             timeout_graceful_shutdown=settings.grace_seconds,

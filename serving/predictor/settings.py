@@ -13,7 +13,7 @@ from serving.predictor.errors import StartError
 _MEBIBYTE = 1024 * 1024
 
 LoggerMode = Literal["all", "request", "response"]
-LoggerProtocols = Literal["all", "grpc"]
+LoggerScope = Literal["all", "direct"]
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Settings:
         grace_seconds: How long requests in flight, and then events that wait, may take after SIGTERM
             (TENURE_GRACE_SECONDS).
         logger_url: Sink of the events that tell of each inference (TENURE_LOGGER_URL); none by default. On a
-            cluster KServe's agent sends those of REST instead. `{version}` in it stands for the bundle's.
+            cluster KServe's agent sends those that it passes on. `{version}` in it stands for the bundle's.
         logger_mode: Which events: all, request or response (TENURE_LOGGER_MODE).
-        logger_protocols: Of which requests: all, or grpc, which goes past KServe's agent
-            (TENURE_LOGGER_PROTOCOLS).
+        logger_scope: Of which requests: all, or direct: not those that an agent on this machine passes on,
+            for it logs them (TENURE_LOGGER_SCOPE).
         logger_queue: Most inferences that may wait for the sink (TENURE_LOGGER_QUEUE); more are dropped.
         logger_queue_bytes: Most bytes of theirs (TENURE_LOGGER_QUEUE_BYTES).
         namespace: Namespace of the InferenceService, for the events (TENURE_NAMESPACE).
@@ -58,7 +58,7 @@ class Settings:
     grace_seconds: int = 30
     logger_url: str | None = None
     logger_mode: LoggerMode = "all"
-    logger_protocols: LoggerProtocols = "all"
+    logger_scope: LoggerScope = "all"
     logger_queue: int = 20_000
     logger_queue_bytes: int = 64 * _MEBIBYTE
     namespace: str = "default"
@@ -70,7 +70,7 @@ _TEXTS = {
     "grpc_host": "GRPC_HOST",
     "logger_url": "LOGGER_URL",
     "logger_mode": "LOGGER_MODE",
-    "logger_protocols": "LOGGER_PROTOCOLS",
+    "logger_scope": "LOGGER_SCOPE",
     "namespace": "NAMESPACE",
 }
 _NUMBERS = {  # field: (variable, least, most)
@@ -122,7 +122,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         text = find(field, variable)
         if text is not None:
             values[field] = text
-    for field, choices in (("logger_mode", LoggerMode), ("logger_protocols", LoggerProtocols)):
+    for field, choices in (("logger_mode", LoggerMode), ("logger_scope", LoggerScope)):
         chosen, allowed = values.get(field, "all"), get_args(choices)
         if chosen not in allowed:
             variable = f"TENURE_{_TEXTS[field]}"

@@ -78,7 +78,7 @@ def test_the_predictor_logs_what_the_agent_does_not_see(rendered: Any) -> None:
     (container,) = rendered.get("ServingRuntime", "tenure")["spec"]["containers"]
     environment = {one["name"]: one["value"] for one in container["env"]}
     settings = parse_settings([], {**environment, "TENURE_MODEL_NAME": "churn"})
-    assert settings.logger_protocols == "grpc"
+    assert settings.logger_scope == "direct"
     detector = rendered.get("ConfigMap", "tenure-settings")["data"]["TENURE_DETECTOR_URL"]
     assert settings.logger_url == events_url(detector, "{{.Name}}", "{version}")
 

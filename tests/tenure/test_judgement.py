@@ -67,6 +67,28 @@ def test_four_hundred_good_answers_at_twenty_percent_are_enough() -> None:
     assert all(signal.safe and not signal.harm for signal in judgement.signals)
 
 
+@pytest.mark.parametrize(
+    ("logged", "action"), [(None, "advance"), (0, "wait"), (199, "wait"), (200, "advance")]
+)
+def test_what_the_log_does_not_hold_is_waited_for(logged: int | None, action: str) -> None:
+    """No logged score is wrong where none is logged: that is no proof."""
+    judgement = judge(make_rollout(), make_evidence(logged=logged), make_progress(), NOW)
+    assert judgement.action == action
+    if action == "wait":
+        assert f"the log of its predictions ({logged} of 400 answers have arrived)" in judgement.text
+        assert not judgement.harms
+        demands = make_rollout(on_deadline="rollback", deadline_minutes=60)
+        late = judge(demands, make_evidence(logged=logged), make_progress(), NOW + timedelta(hours=2))
+        assert late.action == "rollback"
+
+
+def test_failed_requests_have_no_prediction_to_log() -> None:
+    canary = Traffic(requests=400, errors=300, timed=100, slow=20)
+    stable = Traffic(requests=1600, errors=1200, timed=400, slow=80)
+    evidence = make_evidence(canary=canary, stable=stable, logged=100)
+    assert "the log of its predictions" not in judge(make_rollout(), evidence, make_progress(), NOW).text
+
+
 @pytest.mark.parametrize(("promotion", "action"), [("automatic", "promote"), ("manual", "hold")])
 def test_the_last_step_promotes_or_leaves_it_to_a_person(promotion: str, action: str) -> None:
     rollout = make_rollout(promotion=promotion)

@@ -169,6 +169,7 @@ def test_answers_that_the_bundle_does_not_give_are_counted(
     world.ask(range(100), bias=1e-5)
     _, evidence, _ = world.collect().gather(match, project, progress, None, NOW)
     assert evidence.mismatches == 50  # the canary's half
+    assert evidence.logged == 50
 
 
 def test_rows_that_cannot_be_scored_again_are_counted_and_no_harm(
@@ -198,6 +199,7 @@ def test_what_came_before_the_canary_or_from_others_is_left_out(
     _, evidence, _ = world.collect().gather(other, project, progress, None, NOW)
     assert evidence.differences is not None
     assert len(evidence.differences) == 50
+    assert evidence.logged == 0  # a canary that nothing is known of
 
 
 def test_outcomes_become_residuals_and_profits_once_for_each_customer(

@@ -287,21 +287,23 @@ def test_server_logs_every_way_in(
     assert 'predictor_events_total{outcome="dropped"} 0.0' in text
 
 
-@pytest.mark.parametrize("protocols", ["all", "grpc"])
+@pytest.mark.parametrize("logged", ["all", "direct"])
 def test_grpc_is_logged_as_rest_would_say_it(
     start: Any,
     sink: Sink,
     rows: list[dict[str, Any]],
     model_name: str,
     datatypes: dict[str, str],
-    protocols: str,
+    logged: str,
     make_body: Any,
 ) -> None:
-    """With `grpc`, an agent in front logs what REST says; the address may leave the version open."""
-    server = start(TENURE_LOGGER_URL=f"{sink.url}/{{version}}", TENURE_LOGGER_PROTOCOLS=protocols)
+    """With `direct` the agent has logged what comes from here; the address may leave the version open."""
+    server = start(TENURE_LOGGER_URL=f"{sink.url}/{{version}}", TENURE_LOGGER_SCOPE=logged)
     server.wait_until_ready()
-    if protocols == "grpc":
-        assert server.infer(make_body([rows[0]])).status_code == 200
+    if logged == "direct":
+        # As an agent says it: the peer counts, not whom it speaks of.
+        told = server.infer(make_body([rows[0]]), headers={"x-forwarded-for": "192.0.2.7"})
+        assert told.status_code == 200
     full = [row for row in rows if row["calls"] is not None and row["autopay"] is not None][:2]
     columns = {name: [row[name] for row in full] for name in full[0]}
     columns["city"] = ["", "Bern"]

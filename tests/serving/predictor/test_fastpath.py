@@ -306,3 +306,63 @@ def test_any_binary_tail_is_refused_or_read(
     text = json.dumps(body).encode()
     status, _, _ = ask(text + tail, inference_header_content_length=str(len(text)))
     assert status == (200 if size == len(tail) == 8 and 0 <= np.frombuffer(tail, "<f8")[0] < 3e38 else 400)
+
+
+class Log:
+    """Stands for the queue of events; keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.inferences: list[Any] = []
+
+    def make_id(self, given: str | None) -> str:
+        return given or "made"
+
+    def log(self, inference: Any) -> None:
+        self.inferences.append(inference)
+
+
+@pytest.mark.parametrize(
+    ("scope", "peer", "logged"),
+    [
+        ("all", "127.0.0.1", True),
+        ("all", "10.1.2.3", True),
+        ("direct", "10.1.2.3", True),
+        ("direct", "2001:db8::7", True),
+        ("direct", "127.0.0.1", False),
+        ("direct", "::1", False),
+        ("direct", "::ffff:127.0.0.1", False),
+    ],
+)
+def test_what_an_agent_passes_on_is_logged_by_the_agent(
+    bundle: Bundle, rows: Rows, make_body: MakeBody, scope: Any, peer: str, logged: bool
+) -> None:
+    log: Any = Log()
+    own = Settings(logger_scope=scope)
+    engine = Engine(bundle, Scorer(bundle), own, Metrics("test", CollectorRegistry()), log)
+
+    async def predict(_: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    route = FastPath(predict, engine, "m", LIMIT)
+    bodies = {"/v2/models/m/infer": make_body(rows[:1]), "/v1/models/m:predict": {"instances": rows[:1]}}
+    for path, body in bodies.items():
+        request = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "headers": [(b"x-forwarded-for", b"192.0.2.1")],
+            "client": (peer, 40_000),
+        }
+        sent: list[Any] = []
+
+        async def receive(body: Any = body) -> Any:
+            return {"type": "http.request", "body": json.dumps(body).encode()}
+
+        async def send(message: Any, sent: list[Any] = sent) -> None:
+            sent.append(message)
+
+        asyncio.run(route(request, receive, send))
+        assert sent[0]["status"] == 200
+    assert len(log.inferences) == (2 if logged else 0)

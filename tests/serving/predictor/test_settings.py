@@ -47,7 +47,7 @@ def test_refuses_unknown_flags(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--model_nam" in capsys.readouterr().err
 
 
-def test_refuses_unknown_protocols() -> None:
-    assert parse_settings(["--logger_protocols=grpc"], {}).logger_protocols == "grpc"
-    with pytest.raises(StartError, match=r"TENURE_LOGGER_PROTOCOLS\) is 'rest', expected all or grpc"):
-        parse_settings([], {"TENURE_LOGGER_PROTOCOLS": "rest"})
+def test_refuses_unknown_scopes() -> None:
+    assert parse_settings(["--logger_scope=direct"], {}).logger_scope == "direct"
+    with pytest.raises(StartError, match=r"TENURE_LOGGER_SCOPE\) is 'grpc', expected all or direct"):
+        parse_settings([], {"TENURE_LOGGER_SCOPE": "grpc"})
