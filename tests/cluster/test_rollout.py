@@ -118,6 +118,10 @@ def stage(
         services.inference.delete(NAME)
         poll(lambda: services.inference.find(NAME) is None, 60, "the service's end")
         poll(lambda: services.routes.find(names.route_name(NAME)) is None, 60, "the route's end")
+        # Else the next test's Service, of the same name, would find these pods, which end in the midst of it.
+        label = f"serving.kserve.io/inferenceservice={NAME}"
+        pods = ("-n", settings.namespace, "pods", "-l", label)
+        poll(lambda: not cluster.get(*pods)["items"], 120, "the end of the model servers")
 
 
 class Traffic(threading.Thread):
