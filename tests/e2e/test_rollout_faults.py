@@ -213,7 +213,7 @@ def test_a_run_whose_upload_is_spoiled_fails_and_takes_its_canary_away(stage: An
     run = json.loads(answer.stdout)
     assert answer.returncode == 1
     assert run["state"] == "FAILED"
-    assert len(server.spoiled) == 1, run
+    assert len(set(server.spoiled)) == 1, run  # each attempt stores it anew, and meets the same
     steps = {step["name"]: step for step in run["steps"]}
     assert steps["gate"]["state"] == "SUCCEEDED"
     assert steps["rollout"]["state"] == "FAILED"
