@@ -30,13 +30,13 @@ import sys
 from pathlib import Path
 from clients.settings import load_settings
 from clients.store import Store
-Store.connect(load_settings()).download_directory(sys.argv[1], Path("/work/bundle"))
+Store.connect(load_settings()).download_directory(sys.argv[1], Path("/scratch/bundle"))
 """
 STEP = """
 import sys
 from components import rollout
-rollout.run(sys.argv[1], "/work/bundle", sys.argv[2], "/work/report.md", "a test")
-print(open("/work/report.md", encoding="utf-8").read())
+rollout.run(sys.argv[1], "/scratch/bundle", sys.argv[2], "/scratch/report.md", "a test")
+print(open("/scratch/report.md", encoding="utf-8").read())
 """
 
 
@@ -99,7 +99,7 @@ class Steps:
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             },
-            "volumeMounts": [{"name": "work", "mountPath": "/work"}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+            "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
         }
         text = project.model_dump_json()
         pod = {
@@ -112,7 +112,7 @@ class Steps:
                 "fsGroup": USER,
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "volumes": [{"name": "work", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
+            "volumes": [{"name": "scratch", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
             "initContainers": [{**common, "name": "fetch", "command": ["python3", "-c", FETCH, uri]}],
             "containers": [{**common, "name": "rollout", "command": ["python3", "-c", STEP, text, run_id]}],
         }
