@@ -99,7 +99,10 @@ class Steps:
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             },
-            "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+            "volumeMounts": [
+                {"name": "scratch", "mountPath": "/scratch"},
+                {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+            ],
         }
         text = project.model_dump_json()
         pod = {
