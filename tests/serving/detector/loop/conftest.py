@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -65,6 +66,44 @@ class Notes:
     def notify(self, kind: str, title: str, body: str) -> bool:
         self.sent.append((kind, title, body))
         return True
+
+
+class Tracker:
+    """An MLflow in memory, as far as reports need it. `on_call` may raise before or after each call."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.on_call: Callable[[str, str], None] = lambda when, name: None
+        self.client = self
+
+    def find_experiment(self, name: str) -> str:
+        return name
+
+    def search(self, experiments: list[str], query: str, limit: int | None = None) -> Iterator[Any]:
+        for run_id, run in self.runs.items():
+            if query.endswith(f"'{run['tags']['tenure.verdict']}'"):
+                yield SimpleNamespace(info=SimpleNamespace(run_id=run_id))
+
+    @contextmanager
+    def translate(self, action: str) -> Iterator[None]:
+        yield
+
+    def create_run(self, experiment: str, start_time: int, tags: dict[str, str], run_name: str) -> Any:
+        self.on_call("before", "create_run")
+        run_id = f"r{len(self.runs)}"
+        self.runs[run_id] = {"tags": tags, "name": run_name, "experiment": experiment, "ended": False}
+        self.on_call("after", "create_run")
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_id))
+
+    def log_metrics(self, run_id: str, metrics: dict[str, float]) -> None:
+        self.runs[run_id]["metrics"] = metrics
+
+    def log_text(self, run_id: str, text: str, file: str) -> None:
+        self.on_call("before", "log_text")
+        self.runs[run_id][file] = text
+
+    def set_terminated(self, run_id: str, end_time: int) -> None:
+        self.runs[run_id]["ended"] = True
 
 
 class Api:
@@ -142,6 +181,10 @@ class World:
     api: Api
     notes: Notes
     champion: Champion
+
+    def make_tracker(self) -> Tracker:
+        """Return an empty MLflow."""
+        return Tracker()
 
     def make_trigger(self) -> Trigger:
         """Start afresh, as a new process would."""

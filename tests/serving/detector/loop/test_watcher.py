@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,50 +22,12 @@ class Killed(BaseException):
     """The process ends here: nothing catches it, nothing after it happens."""
 
 
-class Tracker:
-    """An MLflow in memory, as far as reports need it. `on_call` may raise before or after each call."""
-
-    def __init__(self) -> None:
-        self.runs: dict[str, dict[str, Any]] = {}
-        self.on_call: Callable[[str, str], None] = lambda when, name: None
-        self.client = self
-
-    def find_experiment(self, name: str) -> str:
-        return name
-
-    def search(self, experiments: list[str], query: str, limit: int | None = None) -> Iterator[Any]:
-        for run_id, run in self.runs.items():
-            if query.endswith(f"'{run['tags']['tenure.verdict']}'"):
-                yield SimpleNamespace(info=SimpleNamespace(run_id=run_id))
-
-    @contextmanager
-    def translate(self, action: str) -> Iterator[None]:
-        yield
-
-    def create_run(self, experiment: str, start_time: int, tags: dict[str, str], run_name: str) -> Any:
-        self.on_call("before", "create_run")
-        run_id = f"r{len(self.runs)}"
-        self.runs[run_id] = {"tags": tags, "name": run_name, "experiment": experiment, "ended": False}
-        self.on_call("after", "create_run")
-        return SimpleNamespace(info=SimpleNamespace(run_id=run_id))
-
-    def log_metrics(self, run_id: str, metrics: dict[str, float]) -> None:
-        self.runs[run_id]["metrics"] = metrics
-
-    def log_text(self, run_id: str, text: str, file: str) -> None:
-        self.on_call("before", "log_text")
-        self.runs[run_id][file] = text
-
-    def set_terminated(self, run_id: str, end_time: int) -> None:
-        self.runs[run_id]["ended"] = True
-
-
 class Stage:
     """A watcher over a world; a fresh one stands for a new process."""
 
     def __init__(self, world: Any) -> None:
         self.world = world
-        self.tracker = Tracker()
+        self.tracker = world.make_tracker()
         self.problems: dict[str, str] = {}
         self.watcher = self.start()
 
