@@ -2,26 +2,20 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import psutil
 import pytest
 from prometheus_client import CollectorRegistry
-from sqlalchemy import func, make_url, select
+from sqlalchemy import make_url
 
-from clients.ledger.engine import open_engine
-from clients.ledger.schema import dead_letters, halves, labels, predictions
-from embedded.ports import find_free_port
+from clients.ledger.schema import dead_letters, halves, predictions
 from serving.detector.event import KINDS
 from serving.predictor.events import Events, Inference
 
@@ -30,114 +24,6 @@ if TYPE_CHECKING:
 
 SECONDS = 60
 BATCH = {"content-type": "application/cloudevents-batch+json"}
-NOWHERE = "http://127.0.0.1:9"
-KUBECONFIG = {
-    "apiVersion": "v1",
-    "kind": "Config",
-    "current-context": "c",
-    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-    "clusters": [{"name": "c", "cluster": {"server": NOWHERE}}],
-    "users": [{"name": "u", "user": {}}],
-}
-
-
-@dataclass
-class Detector:
-    """A detector process, whose other addresses lead nowhere."""
-
-    home: Path
-    port: int
-    process: subprocess.Popen[bytes] | None = None
-    database: str | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def ledger(self) -> str:
-        return self.database or f"sqlite:///{self.home}/ledger.db"
-
-    @property
-    def log(self) -> str:
-        return (self.home / "log").read_text()
-
-    def launch(self, **changes: str) -> subprocess.Popen[bytes]:
-        (self.home / "kubeconfig").write_text(json.dumps(KUBECONFIG))
-        own = {
-            "ENV_FILE": str(self.home / "none"),
-            "KUBECONFIG": str(self.home / "kubeconfig"),
-            "RUNS_URL": NOWHERE,
-            "S3_URL": NOWHERE,
-            "S3_ACCESS_KEY": "a",
-            "S3_SECRET_KEY": "very-secret",
-            "TRACKING_URL": NOWHERE,
-            "GATEWAY_URL": NOWHERE,
-            "LEDGER_URL": self.ledger,
-            "DETECTOR_HOST": "127.0.0.1",
-            "DETECTOR_PORT": str(self.port),
-            "GRACE_SECONDS": "5",
-            **changes,
-        }
-        environment = {**os.environ, **{f"TENURE_{name}": value for name, value in own.items()}}
-        with (self.home / "log").open("ab") as output:
-            command = [sys.executable, "-m", "serving.detector"]
-            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-        return self.process
-
-    def start(self) -> None:
-        self.launch()
-        deadline = time.monotonic() + SECONDS
-        while not self.is_ready():
-            assert self.process is not None
-            assert self.process.poll() is None, self.log
-            assert time.monotonic() < deadline, self.log
-            threading.Event().wait(0.05)
-
-    def is_ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/readyz", trust_env=False, timeout=10).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait(10)
-
-    def stop(self) -> int:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(SECONDS)
-
-    def count(self, table: Any) -> int:
-        engine = open_engine(self.ledger, read_only=True)
-        with engine.connect() as connection:
-            number = connection.execute(select(func.count()).select_from(table)).scalar_one()
-        engine.dispose()
-        return int(number)
-
-    def read_ids(self) -> list[str]:
-        return self._read(predictions.c.event_id)
-
-    def read_customers(self) -> list[str]:
-        """Return the customers of all labels."""
-        return self._read(labels.c.customer_id)
-
-    def _read(self, column: Any) -> list[str]:
-        engine = open_engine(self.ledger, read_only=True)
-        with engine.connect() as connection:
-            values = list(connection.execute(select(column)).scalars())
-        engine.dispose()
-        return values
-
-
-@pytest.fixture
-def detector(tmp_path: Path) -> Iterator[Detector]:
-    detector = Detector(tmp_path, find_free_port())
-    yield detector
-    if detector.process is not None and detector.process.poll() is None:
-        detector.kill()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
@@ -240,7 +126,7 @@ class Senders:
         return False
 
 
-def check_books(detector: Detector, senders: Senders) -> None:
+def check_books(detector: Any, senders: Senders) -> None:
     """What was acknowledged is in the ledger, once; nothing was refused but for a while."""
     ids = detector.read_ids()
     assert len(ids) == len(set(ids))
@@ -253,7 +139,7 @@ def check_books(detector: Detector, senders: Senders) -> None:
     assert detector.count(dead_letters) == 0
 
 
-def test_no_acknowledged_event_is_lost_when_killed_under_load(detector: Detector) -> None:
+def test_no_acknowledged_event_is_lost_when_killed_under_load(detector: Any) -> None:
     detector.start()
     with Senders(detector.url) as senders:
         for _ in range(3):
@@ -268,7 +154,7 @@ def test_no_acknowledged_event_is_lost_when_killed_under_load(detector: Detector
 
 @pytest.mark.parametrize("ledger_url", ["postgresql"], indirect=True)
 def test_no_acknowledged_event_is_lost_when_the_database_is_killed(
-    detector: Detector, ledger_url: str, postgresql_server: PostgresServer
+    detector: Any, ledger_url: str, postgresql_server: PostgresServer
 ) -> None:
     """The whole server, three times; senders are told to come again, and the same process goes on."""
     detector.database = ledger_url
@@ -299,7 +185,7 @@ def test_no_acknowledged_event_is_lost_when_the_database_is_killed(
 
 @pytest.mark.parametrize("ledger_url", ["postgresql"], indirect=True)
 def test_no_acknowledged_event_is_lost_when_a_connection_is_killed(
-    detector: Detector, ledger_url: str, postgresql_server: PostgresServer
+    detector: Any, ledger_url: str, postgresql_server: PostgresServer
 ) -> None:
     """The server then ends all its connections, and repairs itself."""
     detector.database = ledger_url
@@ -335,12 +221,12 @@ def kill_database(server: PostgresServer) -> None:
     psutil.wait_procs(processes, 10)
 
 
-def ask_readiness(detector: Detector) -> tuple[int, str | None]:
+def ask_readiness(detector: Any) -> tuple[int, str | None]:
     answer = httpx.get(f"{detector.url}/readyz", trust_env=False, timeout=30)
     return answer.status_code, answer.headers.get("retry-after")
 
 
-def test_predictors_log_loses_nothing_but_what_it_counts(detector: Detector) -> None:
+def test_predictors_log_loses_nothing_but_what_it_counts(detector: Any) -> None:
     """Answered = rows + dropped, though the detector is killed twice while the log fills."""
     detector.start()
     events = Events(
@@ -389,7 +275,7 @@ def test_predictors_log_loses_nothing_but_what_it_counts(detector: Detector) -> 
     assert (detector.count(halves), detector.count(dead_letters)) == (0, 0)
 
 
-def test_term_answers_what_is_in_flight(detector: Detector) -> None:
+def test_term_answers_what_is_in_flight(detector: Any) -> None:
     detector.start()
     content = make_batch(["late"])
     started, release = threading.Event(), threading.Event()
@@ -419,13 +305,13 @@ def test_term_answers_what_is_in_flight(detector: Detector) -> None:
     assert detector.read_ids() == ["late"]
 
 
-def test_says_why_it_cannot_start(detector: Detector) -> None:
+def test_says_why_it_cannot_start(detector: Any) -> None:
     assert detector.launch(LEDGER_URL="mysql://u:very-secret@h/d").wait(SECONDS) == 1
     assert "TENURE_LEDGER_URL" in detector.log
     assert detector.launch(DETECTOR_PORT="0").wait(SECONDS) == 1
     assert "TENURE_DETECTOR_PORT" in detector.log
     detector.start()
-    other = Detector(detector.home / "other", detector.port)
+    other = replace(detector, home=detector.home / "other", process=None)
     other.home.mkdir()
     assert other.launch().wait(SECONDS) == 1
     assert f"cannot listen on 127.0.0.1:{detector.port}" in other.log
