@@ -179,10 +179,13 @@ def test_prometheus_answers_every_panel(busy: Any, prometheus: httpx.Client, wai
             assert query.needs <= set(series["metric"]), f"{query.place}: {series['metric']}"
 
 
-def test_no_alert_fires_on_a_healthy_platform(prometheus: httpx.Client) -> None:
+def test_no_alert_fires_on_a_healthy_platform(busy: Any, prometheus: httpx.Client) -> None:
     groups = prometheus.get("/api/v1/rules").json()["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     assert {rule["name"] for rule in rules} == set(queries.read_alerts())
     # "unknown" is one that was not evaluated yet.
     assert not [rule["lastError"] for rule in rules if rule["health"] == "err"]
-    assert not [rule["name"] for rule in rules if rule["state"] == "firing"]
+    # Other tests' services had failing runs and canaries, and what counts them outlives them.
+    services = (None, busy.project.rollout.service)
+    alerts = [alert for rule in rules for alert in rule["alerts"] if alert["state"] == "firing"]
+    assert not [alert["labels"] for alert in alerts if alert["labels"].get("service") in services]

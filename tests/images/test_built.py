@@ -114,8 +114,8 @@ def test_says_where_it_comes_from(name: str) -> None:
 
 @EACH
 def test_keeps_no_address_of_a_package_index(name: str) -> None:
-    history = run("docker", "history", "--no-trunc", "--format={{.CreatedBy}}", f"tenure-{name}:{TAG}")
     environment = inspect(f"tenure-{name}:{TAG}")["Config"]["Env"]
+    history = run("docker", "history", "--no-trunc", "--format={{.CreatedBy}}", f"tenure-{name}:{TAG}")
     assert "PIP_INDEX_URL" not in history + " ".join(environment)
 
 
