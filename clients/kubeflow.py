@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from clients.errors import (
     SettingsError,
     UnreachableError,
 )
+from clients.package import read_package
 from clients.run import PipelineVersion, read_version
 from clients.settings import Settings
 from clients.token import Token
@@ -64,17 +66,17 @@ class Kubeflow:
     def upload(self, package: Path | str, name: str = PIPELINE) -> PipelineVersion:
         """Make a compiled pipeline the newest version of the pipeline `name`; nothing happens if it is.
 
-        The version is called like the beginning of the package's SHA-256. One that was the newest before, and
-        is again, gets a number behind it: the newest version always is what was uploaded last.
+        Its steps run in `image` from then on, whoever starts a run, unless the run says another. The version
+        is called like the beginning of the package's SHA-256. One that was the newest before, and is again,
+        gets a number behind it: the newest version always is what was uploaded last.
 
         Raises:
             RefusedError: There is no such file, or the server refuses the pipeline.
         """
         path = Path(package)
-        if not path.is_file():
-            raise RefusedError(f"{path}: there is no such compiled pipeline; run `python -m pipelines`")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        with self._translate(f"uploading {path}"):
+        content = read_package(path, self.image)
+        digest = hashlib.sha256(content).hexdigest()[:12]
+        with self._translate(f"uploading {path}"), _write_package(path.name, content) as file:
             pipeline_id = self._ensure_pipeline(name)
             known = self._list_versions(pipeline_id)
             if known and known[0].name.partition("-")[0] == digest:
@@ -82,7 +84,7 @@ class Kubeflow:
             earlier = sum(version.name.partition("-")[0] == digest for version in known)
             title = f"{digest}-{earlier + 1}" if earlier else digest
             try:
-                made = self._client.upload_pipeline_version(str(path), title, pipeline_id=pipeline_id)
+                made = self._client.upload_pipeline_version(str(file), title, pipeline_id=pipeline_id)
             except self._refusal as error:
                 if error.status != 409:
                     raise
@@ -162,6 +164,15 @@ class Kubeflow:
             raise _translate_status(error, f"{self._url}: {action}", self._token) from error
         except HTTPError as error:
             raise UnreachableError(f"{self._url}: {action}: no answer ({error})") from error
+
+
+@contextmanager
+def _write_package(name: str, content: bytes) -> Iterator[Path]:
+    """Give kfp, which reads packages from files only, one with this content."""
+    with tempfile.TemporaryDirectory(prefix="tenure-") as folder:
+        file = Path(folder) / name
+        file.write_bytes(content)
+        yield file
 
 
 def match_name(name: str) -> str:

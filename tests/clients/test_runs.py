@@ -170,6 +170,23 @@ def test_upload_is_repeated_without_effect_and_the_last_one_is_the_newest(
     assert runs.find_version("series") == third == runs.upload(packages["greet"], "series")
 
 
+def test_a_run_that_says_no_image_gets_the_one_that_was_there_at_the_upload(settings: Settings) -> None:
+    image = "registry.example.com/tenure-components@sha256:0"
+    package = Path(__file__).parents[2] / "pipelines" / "training.yaml"
+    pinned = Runs.connect(settings.model_copy(update={"components_image": image}))
+    version = pinned.upload(package, "pinned")
+    assert pinned.upload(package, "pinned") == version
+    url = f"/apis/v2beta1/pipelines/{version.pipeline_id}/versions/{version.version_id}"
+    token = settings.runs_token
+    headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+    answer = httpx.get(f"{settings.runs_url}{url}", headers=headers, trust_env=False).raise_for_status()
+    specification = answer.json()["pipeline_spec"]
+    parameters = specification.get("pipeline_spec", specification)["root"]["inputDefinitions"]["parameters"]
+    assert parameters["image"]["defaultValue"] == image
+    other = Runs.connect(settings.model_copy(update={"components_image": f"{image}1"}))
+    assert other.upload(package, "pinned") != version, "another image is another version"
+
+
 def test_uploads_at_the_same_time_are_one_version(settings: Settings, packages: dict[str, Path]) -> None:
     several = [Runs.connect(settings) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:

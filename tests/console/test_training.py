@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clients.runs import Run, Step
-from console.training import read_rejection
+from console.training import make_arguments, read_rejection
+from tenure.project import load_project
 
 LOG = """\
 [KFP Executor 2026-01-01 10:00:00,000 INFO]: Got executor_input:
@@ -41,3 +43,10 @@ def test_other_runs_are_no_rejection() -> None:
     assert read_rejection(runs, make_run("SUCCEEDED", gate="SUCCEEDED", rollout="SUCCEEDED")) == []
     assert read_rejection(runs, make_run("FAILED", tune="FAILED", gate="PENDING", rollout="SKIPPED")) == []
     assert read_rejection(runs, make_run("SUCCEEDED", other="SUCCEEDED")) == []
+
+
+def test_a_run_is_told_the_image_of_its_steps() -> None:
+    project = load_project(Path(__file__).parents[2] / "projects" / "telco.yaml")
+    pinned = make_arguments(project, "s3://b/c.csv", "why", "registry.example.com/steps@sha256:0")
+    assert pinned["image"] == "registry.example.com/steps@sha256:0"
+    assert "image" not in make_arguments(project, "s3://b/c.csv", "why")

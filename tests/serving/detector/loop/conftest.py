@@ -33,6 +33,7 @@ from tenure.project import Project
 from tenure.scorer import Scorer
 from tenure.training import train
 
+IMAGE = "registry.example.com/tenure-components@sha256:0"
 SERVICE = "churn"
 START = datetime(2026, 3, 1, tzinfo=UTC)
 PIPELINE = PipelineVersion("p1", "v1", "abc")
@@ -192,7 +193,7 @@ class World:
         shelf: Any = self.shelf
         api: Any = self.api
         notes: Any = self.notes
-        return Trigger(self.ledger, shelf, metrics, lambda: api, notes, self.clock)
+        return Trigger(self.ledger, shelf, metrics, lambda: api, notes, self.clock, IMAGE)
 
     def change(self, **retraining: Any) -> Champion:
         """Change the project's settings for retraining."""

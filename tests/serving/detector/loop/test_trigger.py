@@ -70,6 +70,7 @@ def test_alarm_becomes_one_run_with_its_reason_and_its_customers(world: Any, tra
     arguments = world.api.started[0]["arguments"]
     assert arguments["reason"] == verdict.describe() == row["reason"]
     assert parse_project(arguments["project"]) == world.champion.project
+    assert arguments["image"] == "registry.example.com/tenure-components@sha256:0"
     source = urlsplit(arguments["source"])
     assert (source.scheme, source.netloc) == ("ledger", "churn")
     query = {name: values[0] for name, values in parse_qs(source.query).items()}
