@@ -23,7 +23,7 @@ LIBRARIES = (
 def compute_code_version() -> str:
     """Return the version of the code that runs here.
 
-    On a cluster the environment says it (`TENURE_CODE_VERSION`: the image's digest or a git SHA). Without
+    Whoever builds otherwise may say it (`TENURE_CODE_VERSION`: an image's digest or a git SHA). Without
     that it is derived from the files as they are now, so that an edit is a new version at once: 16 hex digits
     of the SHA-256 over the sources of tenure, clients and components and the libraries' versions.
 

@@ -116,7 +116,7 @@ class Exporter:
 
     @contextmanager
     def _claim(self) -> Iterator[bool]:
-        """Hold the right to export; whether nobody else does. On a laptop there is one detector."""
+        """Hold the right to export; whether nobody else does. SQLite has one detector."""
         with read(self._engine) as connection:
             if connection.dialect.name != "postgresql":
                 yield True

@@ -1,10 +1,10 @@
 """What the gateway counts for each backend, as Envoy's page for Prometheus has it.
 
-A canary's failures are seen although no client sees them. Which of Envoy's clusters are a Service's depends
-on whose Envoy it is:
+A canary's failures are seen although no client sees them. Which of Envoy's clusters are a Service's is read
+from their names, not from the place:
 
-- on a laptop `NAMESPACE/SERVICE/PROTOCOL` is the Service, and `NAMESPACE/SERVICE+STANDIN/PROTOCOL` the
-  Service with the one that answers in its place. What Envoy charges to the name that the route chose says how
+- `NAMESPACE/SERVICE/PROTOCOL` is the Service, and `NAMESPACE/SERVICE+STANDIN/PROTOCOL` the Service with the
+  one that answers in its place. What Envoy charges to the name that the route chose says how
   many requests were meant for a canary; what it charges to the Service that was really tried says how many
   reached it. The rest it failed, and those that its own processes count as errors;
 - Envoy Gateway calls them `httproute/NAMESPACE/ROUTE/rule/I/backend/J`: only the route says whose they are.

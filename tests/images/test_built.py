@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 TAG = os.environ.get("TENURE_IMAGES_TAG", "dev")
 BASE = os.environ.get("PYTHON_IMAGE") or "python:3.11-slim-bookworm"
 ROOMS = {
@@ -55,6 +59,12 @@ print(json.dumps(failed))
 """
 
 
+def normalise(pin: str) -> str:
+    """Return a name and version, however its author writes the name (PEP 503)."""
+    name, version = re.split("==|@", pin, maxsplit=1)
+    return f"{re.sub('[-_.]+', '-', name).lower()}=={version}"
+
+
 def run(*command: str) -> str:
     """Return what a program prints; what it says on standard error is the message of its failure."""
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
@@ -91,9 +101,11 @@ def test_every_module_of_its_rooms_can_be_imported(name: str) -> None:
 
 
 @EACH
-def test_holds_no_installer_and_no_compiler(name: str) -> None:
-    script = "for one in pip pip3 uv gcc cc make curl wget; do command -v $one && exit 1; done; "
-    check = "import importlib.util as u; assert not [n for n in ('pip', 'setuptools') if u.find_spec(n)]"
+def test_holds_no_installer_no_compiler_and_no_shell_but_sh(name: str) -> None:
+    programs = "pip pip3 uv gcc cc make curl wget apt apt-get perl bash"
+    script = f"for one in {programs}; do command -v $one && exit 1; done; "
+    modules = "'pip', 'setuptools', 'ensurepip'"
+    check = f"import importlib.util as u; assert not [n for n in ({modules}) if u.find_spec(n)]"
     run_inside(name, "sh", "-c", f'{script} python -c "{check}"')
 
 
@@ -108,8 +120,26 @@ def test_runs_as_nobody(name: str) -> None:
 def test_says_where_it_comes_from(name: str) -> None:
     labels = inspect(f"tenure-{name}:{TAG}")["Config"]["Labels"]
     assert labels["org.opencontainers.image.title"] == f"tenure-{name}"
-    for key in ("revision", "version", "created", "licenses", "description"):
+    for key in ("version", "created", "licenses", "description"):
         assert labels[f"org.opencontainers.image.{key}"]
+    revision = labels["org.opencontainers.image.revision"]
+    assert re.fullmatch("[0-9a-f]{40}(-dirty)?", revision)
+    if re.fullmatch("[0-9a-f]{12}", TAG):
+        assert revision.startswith(TAG)
+
+
+@EACH
+def test_its_bill_of_materials_is_what_is_installed(name: str, tmp_path: Path) -> None:
+    identity = inspect(f"tenure-{name}:{TAG}")["Id"]
+    run(sys.executable, str(ROOT / "scripts" / "image-sbom"), f"tenure-{name}:{TAG}", str(tmp_path))
+    document = json.loads((tmp_path / f"tenure-{name}.cdx.json").read_text(encoding="utf-8"))
+    assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
+    assert document["metadata"]["component"]["hashes"][0]["content"] == identity.removeprefix("sha256:")
+    purls = [component["purl"] for component in document["components"]]
+    assert any(purl.startswith("pkg:deb/debian/libc6@") for purl in purls)
+    found = {normalise(purl.split("/")[-1]) for purl in purls if purl.startswith("pkg:pypi/")}
+    lock = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    assert found == {normalise(line) for line in re.findall(r"^[\w.-]+==[^\s;]+", lock, re.MULTILINE)}
 
 
 @EACH

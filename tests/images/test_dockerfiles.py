@@ -67,10 +67,11 @@ def test_builds_with_either_builder_and_any_base_and_index(image: str, path: str
 
 
 @EACH
-def test_installs_only_in_the_first_stage(image: str, path: str) -> None:
-    assert [one for one in list_instructions(path) if one.startswith("RUN ")] == [
-        "RUN python -m pip uninstall --quiet --yes setuptools wheel pip"
-    ]
+def test_only_takes_away_in_the_last_stage(image: str, path: str) -> None:
+    (run,) = [one for one in list_instructions(path) if one.startswith("RUN ")]
+    uninstall, remove = run.removeprefix("RUN ").split(" && ")
+    assert uninstall == "python -m pip uninstall --quiet --yes setuptools wheel pip"
+    assert remove.startswith("rm -rf /usr/local/lib/python3*/ensurepip /usr/bin/apt*")
 
 
 @EACH
