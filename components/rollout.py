@@ -63,8 +63,8 @@ def run(project: str, bundle_path: str, run_id: str, report_path: str, reason: s
 
     Raises:
         tenure.errors.BundleError: The bundle is altered, here or in the store.
-        clients.errors.ClientError: Anything that kept it from serving. Then its canary entry is gone again
-            (or the InferenceService, if it was to be the first), and the stable model is as it was.
+        clients.errors.ClientError: Anything that kept it from serving. Then its canary entry is gone again,
+            and the stable model is as it was; if it was to be the first, no customer is sent to it.
     """
     rollout = Rollout(parse_project(project), load_bundle(Path(bundle_path)), run_id, load_settings(), reason)
     outcome = rollout.carry_out()
@@ -192,7 +192,7 @@ class Rollout:
         return found[-1]
 
     def _replace_unproven(self) -> Document:
-        """Take the place of a first model that never answered: no customer has met it."""
+        """Take the place of a first model that was never proven: no customer has met it."""
 
         def change(service: Document) -> Document | None:
             if not is_unproven(service):
@@ -204,7 +204,7 @@ class Rollout:
                 "spec": {"predictor": predictor, "canary": None},
             }
 
-        logger.info("the first model never answered: replacing it")
+        logger.info("the first model was never proven: replacing it")
         return self._services.update(self._rollout.service, change)
 
     def _prove_stable(self, service: Document, version: Version, deadline: Deadline) -> Outcome:
@@ -290,22 +290,32 @@ class Rollout:
 
     def _clean_up(self, version: Version, cause: Exception) -> None:
         """Take away what this roll-out brought, and nothing else; what fails here is added to the cause."""
-        try:
-            service = self._services.find(self._rollout.service)
-            if service is not None and self._is_ours(service):
-                if UNPROVEN in get_annotations(service) and get_stable_uri(service) == self._uri:
-                    self._services.delete(self._rollout.service)
-                    self._drop_alias(CHAMPION, version)  # the pilot may have been quicker than the proof
-                    cause.add_note("The InferenceService, whose first model this was, was deleted again.")
-                elif find_canary(service, self._uri) is not None:
-                    self._services.update(self._rollout.service, self._remove_canary)
-                    cause.add_note("The canary entry was removed; the stable model was not touched.")
-            self._tracking.tag_version(
-                self._project.name, version.version, {OUTCOME: "failed", "rollout.error": str(cause)}
+        for clean in (self._withdraw, self._record_failure):
+            try:
+                clean(version, cause)
+            except ClientError as error:
+                cause.add_note(f"Cleaning up failed too: {error}")
+
+    def _withdraw(self, _: Version, cause: Exception) -> None:
+        """Remove the canary's entry. A first model has met nobody: it stays until another takes its place."""
+        service = self._services.find(self._rollout.service)
+        if service is None or not self._is_ours(service):
+            return
+        if is_unproven(service) and get_stable_uri(service) == self._uri:
+            cause.add_note(
+                "The InferenceService, whose first model this would be, stays as it is and has no customers; "
+                "the next roll-out takes its place."
             )
-            self._drop_alias(CHALLENGER, version)
-        except ClientError as error:
-            cause.add_note(f"Cleaning up failed too: {error}")
+        elif find_canary(service, self._uri) is not None:
+            self._services.update(self._rollout.service, self._remove_canary)
+            cause.add_note("The canary entry was removed; the stable model was not touched.")
+
+    def _record_failure(self, version: Version, cause: Exception) -> None:
+        """Write into the registry that this version serves nobody, and why."""
+        self._tracking.tag_version(
+            self._project.name, version.version, {OUTCOME: "failed", "rollout.error": str(cause)}
+        )
+        self._drop_alias(CHALLENGER, version)
 
     def _drop_alias(self, alias: str, version: Version) -> None:
         """Delete the alias if it points to this version."""

@@ -132,9 +132,9 @@ def read_readiness(service: Mapping[str, Any], canary: str | None) -> Readiness:
     return Readiness(ready, text, model.get("transitionStatus") == "BlockedByFailedLoad")
 
 
-def is_unproven(service: Document) -> bool:
-    """Say whether the stable model is a first one that has never been seen ready."""
-    return UNPROVEN in get_annotations(service) and not read_readiness(service, None).ready
+def is_unproven(service: Mapping[str, Any]) -> bool:
+    """Say whether the stable model is a first one, not proven yet: the pilot sends nobody to it."""
+    return UNPROVEN in get_annotations(service)
 
 
 def _build_account(account: str | None) -> Document:

@@ -25,7 +25,15 @@ from serving.pilot.journal import (
 from serving.pilot.metrics import Metrics
 from serving.pilot.navigator import TROUBLE, Navigator
 from serving.pilot.registry import Recorder, is_serving
-from serving.pilot.route import GATEWAY, covers, is_in_effect, is_leg, list_canaries, plan_route
+from serving.pilot.route import (
+    GATEWAY,
+    covers,
+    is_in_effect,
+    is_leg,
+    is_proven,
+    list_canaries,
+    plan_route,
+)
 from serving.pilot.server import Health
 from serving.pilot.transition import Decision, decide
 
@@ -185,7 +193,7 @@ class Pilot:
         self, service: Mapping[str, Any], decision: Decision, now: datetime
     ) -> dict[str, Any] | None:
         """Write new shares down before the route gets them; return what was written, if that was needed."""
-        shares = share_out(service, decision.weights)
+        shares = share_out(service, decision.weights) if is_proven(service) else {}
         if self._metrics is not None:
             self._metrics.show_weights(service["metadata"]["name"], shares)
         last = read_last(service)

@@ -16,6 +16,7 @@ from clients.ledger.instant import to_us
 from clients.tracking import CHALLENGER, CHAMPION, Tracking, Version
 from serving.pilot.journal import Transition, identify, read_unrecorded
 from serving.pilot.navigator import Alarm
+from serving.pilot.route import is_proven
 
 logger = logging.getLogger("tenure.pilot")
 
@@ -145,7 +146,7 @@ class Recorder:
             self._tracking.set_alias(model, CHAMPION, version.version)
             self._drop_challenger(version)
         else:
-            return  # a first model that never answered must not become champion; look again
+            return  # a first model that was never proven must not become champion; look again
         self._seen[key] = stable
 
     def _record_transition(self, service: Mapping[str, Any], identity: str, transition: Transition) -> None:
@@ -234,9 +235,10 @@ def _list_tags(transition: Transition) -> list[tuple[str, dict[str, str]]]:
 
 
 def is_serving(service: Mapping[str, Any]) -> bool:
-    """Whether the stable predictor is ready, by the InferenceService's status."""
+    """Whether the stable predictor is ready, by the InferenceService's status, and customers may meet it."""
     conditions = service.get("status", {}).get("conditions") or []
-    return any(
+    ready = any(
         condition.get("type") == "PredictorReady" and condition.get("status") == "True"
         for condition in conditions
     )
+    return ready and is_proven(service)

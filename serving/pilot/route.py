@@ -37,6 +37,11 @@ def is_ready(service: Mapping[str, Any], canary_name: str) -> bool:
     return any(status.get("name") == canary_name and bool(status.get("ready")) for status in statuses)
 
 
+def is_proven(service: Mapping[str, Any]) -> bool:
+    """Whether customers may meet the stable model: a first one must be proven by its roll-out before."""
+    return names.UNPROVEN not in (service["metadata"].get("annotations") or {})
+
+
 def ask_weights(service: Mapping[str, Any]) -> dict[str, int]:
     """Return the percentage asked for, by canary; a canary that is not ready gets none."""
     weights = {}
@@ -82,6 +87,9 @@ def plan_route(
     No request brings its own event id: where one is copied or tried again, the rows of both variants would
     be one event, and the ledger would keep only one of them.
 
+    A first model that its roll-out has not proven yet has the rules of variants alone: whoever does not ask
+    for it by that header gets 404.
+
     Args:
         service: The InferenceService.
         weights: Percent of the traffic by canary name; the stable predictor gets the rest.
@@ -109,7 +117,7 @@ def plan_route(
         if variant == canary
     }
     rules: list[Document] = []
-    for port in (HTTP_PORT, GRPC_PORT):
+    for port in (HTTP_PORT, GRPC_PORT) if is_proven(service) else ():
         backends = [
             {**_build_backend(place or stable, port), "weight": 0 if place is None else shares[place]}
             for place in places

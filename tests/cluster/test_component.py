@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from clients import names
-from clients.inference import build_request
+from clients.errors import ClientError
+from clients.inference import InferenceClient, build_request
 from clients.ledger.reader import Ledger
-from clients.services import Services
+from clients.services import Services, get_condition
 from clients.store import Store
 from clients.tracking import CHALLENGER, CHAMPION, Tracking
 from pipelines.pod import CONFIGURATION, SECRETS, STORE, TRACKING, USER
@@ -57,8 +58,8 @@ class Steps:
         ]
         self._image = container["image"].replace("tenure-pilot", "tenure-components")
 
-    def roll_out(self, project: Project, bundle: Bundle) -> str:
-        """Roll a bundle out; returns the step's report."""
+    def roll_out(self, project: Project, bundle: Bundle, succeeds: bool = True) -> str:
+        """Roll a bundle out; returns the step's log, with its report or its error."""
         uri = f"s3://{self.store.bucket}/tests/{bundle.digest}"
         self.store.upload_directory(bundle.directory, uri)
         experiment = self.tracking.find_experiment(project.name)
@@ -69,7 +70,7 @@ class Steps:
             self._poll(lambda: self._is_over(name), 300, f"the end of job {name}")
             log = str(self._cluster.logs(RUNS_NAMESPACE, f"job/{name}", "--all-containers"))
             status = self._cluster.get("-n", RUNS_NAMESPACE, "job", name)["status"]
-            assert status.get("succeeded") == 1, log
+            assert bool(status.get("succeeded")) == succeeds, log
         finally:
             self._cluster.run("-n", RUNS_NAMESPACE, "delete", "job", name, "--wait=false")
         return log
@@ -139,6 +140,8 @@ def project(platform: Any, make_project: Any, poll: Any) -> Iterator[Project]:
     rollout = {
         "service": name,
         "min_requests": 150,
+        "mirror_percent": 50,
+        "mirror_requests": 100,
         "steps": [20, 50],
         "tolerance": {"errors": 0.05, "latency": 0.5},
     }
@@ -160,7 +163,7 @@ def test_the_step_makes_a_canary_and_the_pilot_promotes_it(
     start_load: Any,
     tmp_path: Path,
 ) -> None:
-    """The whole way: job, canary, evidence from gateway and ledger, steps, promotion, registry."""
+    """The whole way: job, canary, copies, evidence from gateway and ledger, steps, promotion, registry."""
     old, new = (make_bundle(tmp_path / name, rows, project) for name, rows in (("old", 4200), ("new", None)))
     name, services = project.name, Services.connect(platform.settings)
     assert "# Stable" in steps.roll_out(project, old)
@@ -183,7 +186,7 @@ def test_the_step_makes_a_canary_and_the_pilot_promotes_it(
     file.write_text(json.dumps(plan), encoding="utf-8")
     with start_load(file, RATE) as load:
         report = steps.roll_out(project, new)
-        assert "20 % of the customers' requests" in report
+        assert "0 % of the customers' requests" in report
         assert steps.find_digest(name, CHALLENGER) == new.digest
 
         def is_promoted() -> bool:
@@ -196,6 +199,8 @@ def test_the_step_makes_a_canary_and_the_pilot_promotes_it(
     found = load.stop()
     assert not found.failures, found.explain()
     moves = [(move.outcome, move.shares) for move in ledger.read_transitions(name)]
+    shares = [found.get(new.version) for _, found in moves]
+    assert [share for share in shares if share is not None][-3:] == [20, 50, 100], moves
     assert moves[-1][0] == "promoted"
     assert [outcome for outcome, _ in moves].count("promoted") == 1
     events = platform.cluster.get(
@@ -214,3 +219,35 @@ def test_the_step_makes_a_canary_and_the_pilot_promotes_it(
     except AssertionError:
         assert list_missing() == {}, wanted
         raise
+
+
+def test_a_first_model_that_is_not_proven_meets_nobody_and_is_replaced(
+    platform: Any, steps: Steps, project: Project, make_bundle: Any, poll: Any, tmp_path: Path
+) -> None:
+    old, new = (make_bundle(tmp_path / name, rows, project) for name, rows in (("old", 4200), ("new", None)))
+    name, services = project.name, Services.connect(platform.settings)
+    hasty = project.rollout.model_copy(update={"ready_timeout_seconds": 1})
+    log = steps.roll_out(project.model_copy(update={"rollout": hasty}), old, succeeds=False)
+    assert "has no customers" in log
+
+    def is_ready() -> bool:
+        condition = get_condition(services.inference.get(name), "PredictorReady") or {}
+        return condition.get("status") == "True"
+
+    poll(is_ready, 180, "the model server, although nobody waits for it any more")
+    host = names.hostname(name, NAMESPACE, platform.settings.ingress_domain)
+    with InferenceClient(platform.gateway_url, host) as client:
+
+        def ask(variant: str | None = None) -> str:
+            try:
+                return client.predict(name, old.probe()[:2], old.contract, variant=variant).version
+            except ClientError:
+                return ""
+
+        poll(lambda: ask(names.STABLE) == old.version, 60, "an answer to who asks for it by its header")
+        assert ask() == ""
+        assert steps.find_digest(name, CHAMPION) is None
+        assert "# Stable" in steps.roll_out(project, new)
+        poll(lambda: ask() == new.version, 60, "the answer to a customer")
+    assert "canary" not in services.inference.get(name)["spec"]
+    assert steps.find_digest(name, CHAMPION) == new.digest

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import yaml
 
 from clients import names
 from clients.inference import DATATYPES, InferenceClient
@@ -22,6 +27,7 @@ from components.variant import build_canary, build_service
 from tenure.bundle import Bundle
 from tenure.canary import Rollout
 
+ROOT = Path(__file__).parents[2]
 NAME = "cluster-rollout"
 BROKEN = """
 import http.server
@@ -242,3 +248,35 @@ def test_a_canary_that_fails_its_customers_is_taken_back(stage: Stage):
     # Its own 500, or the gateway's 503 while one of its servers is being replaced.
     assert all("(status 50" in failure for failure in traffic.failures), traffic.failures
     assert set(traffic.seen) == {stage.bundles[0].version}
+
+
+def test_the_command_line_does_here_what_it_does_on_a_laptop(
+    stage: Stage, cluster: Any, make_project: Any, tmp_path: Path
+):
+    context = cluster.run("config", "current-context").stdout.strip()
+    project = make_project(rollout={"service": NAME})
+    file = tmp_path / "project.yaml"
+    file.write_text(yaml.safe_dump(project.model_dump(mode="json")), encoding="utf-8")
+    rows, outcomes = tmp_path / "rows.json", tmp_path / "outcomes.csv"
+    rows.write_text(json.dumps(stage.bundles[0].probe()[:3]), encoding="utf-8")
+    outcomes.write_text("customer_id,outcome,true_at\nnobody-1,No,2026-01-31\n", encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TENURE_")}
+    environment |= {"KUBECONFIG": str(cluster.kubeconfig), "TENURE_PROJECT": str(file)}
+    if "TENURE_TEST_GATEWAY_URL" in os.environ:  # where this machine reaches the gateway by itself
+        environment["TENURE_GATEWAY_URL"] = stage.platform.gateway_url
+
+    def tenure(*arguments: str) -> Any:
+        command = [sys.executable, "-m", "console.main", "--context", context, *arguments, "--json"]
+        answer = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert answer.returncode == 0, f"{arguments}: {answer.stdout}{answer.stderr}"
+        return json.loads(answer.stdout)
+
+    version = stage.bundles[0].version
+    assert version in json.dumps(tenure("rollout", "status"))
+    assert version in json.dumps(tenure("predict", str(rows)))
+    assert NAME in json.dumps(tenure("status"))
+    assert tenure("labels", "add", str(outcomes))
+    assert tenure("rollout", "pause") is not None
+    assert stage.read()["metadata"]["annotations"]["tenure.dev/pause"] == "true"

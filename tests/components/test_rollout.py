@@ -16,6 +16,7 @@ from clients.settings import load_settings
 from clients.store import Store
 from clients.tracking import CHALLENGER, CHAMPION, Tracking
 from components import evaluate
+from components.rollout import Rollout
 from components.tune import select_part
 from components.variant import UNPROVEN
 from tenure.bundle import load_bundle
@@ -169,15 +170,34 @@ def test_bad_canary_is_removed_and_stable_untouched(
     assert stage.tags(stage.second)["rollout.error"] == message
 
 
-def test_bad_first_model_is_deleted_again(stage: Any, stand_in: tuple[Any, str]) -> None:
+@pytest.mark.parametrize("fault", ["never_ready", "wrong"])
+def test_bad_first_model_stays_unproven_until_another_takes_its_place(
+    stage: Any, stand_in: tuple[Any, str], fault: str
+) -> None:
+    player, _ = stand_in
+    getattr(player, fault).add(stage.first.bundle_digest)
+    with pytest.raises((UnreachableError, IntegrityError)) as caught:
+        stage.roll_out(stage.first, seconds=1)
+    assert "has no customers" in "".join(caught.value.__notes__)
+    assert UNPROVEN in stage.get()["metadata"]["annotations"]
+    assert (stage.alias(CHAMPION), stage.alias(CHALLENGER)) == (None, None)
+    assert stage.tags(stage.first)["rollout"] == "failed"
+    # A wrong one is ready all the same, and yet no stable model that the next had to be a canary of.
+    stage.roll_out(stage.second)
+    document = stage.get()
+    assert document["spec"]["predictor"]["model"]["storageUri"].endswith(stage.second.bundle_digest)
+    assert "canary" not in document["spec"]
+    assert stage.alias(CHAMPION) == stage.second.bundle_digest
+
+
+def test_bad_first_model_may_be_tried_again(stage: Any, stand_in: tuple[Any, str]) -> None:
     player, _ = stand_in
     player.never_ready.add(stage.first.bundle_digest)
     with pytest.raises(UnreachableError, match="PredictorReady is False, Starting"):
         stage.roll_out(stage.first, seconds=1)
-    assert stage.services.find(stage.service) is None
-    assert stage.alias(CHAMPION) is None
     player.never_ready.clear()
-    stage.roll_out(stage.first)
+    assert "first model" in stage.roll_out(stage.first)
+    assert UNPROVEN not in stage.get()["metadata"]["annotations"]
     assert stage.alias(CHAMPION) == stage.first.bundle_digest
 
 
@@ -356,3 +376,21 @@ def test_failing_clean_up_does_not_hide_the_cause(
         stage.roll_out(stage.second)
     assert "the tracking server is away" in "".join(caught.value.__notes__)
     assert "canary" not in stage.get()["spec"]
+
+
+def test_what_cannot_be_taken_away_is_recorded_all_the_same(
+    stage: Any, stand_in: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    player, _ = stand_in
+    stage.roll_out(stage.first)
+    player.wrong.add(stage.second.bundle_digest)
+
+    def refuse(*arguments: object) -> None:
+        raise RefusedError("this account may not")
+
+    monkeypatch.setattr(Rollout, "_remove_canary", refuse)
+    with pytest.raises(IntegrityError) as caught:
+        stage.roll_out(stage.second)
+    assert "this account may not" in "".join(caught.value.__notes__)
+    assert stage.tags(stage.second)["rollout"] == "failed"
+    assert stage.alias(CHALLENGER) is None

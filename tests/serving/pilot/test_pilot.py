@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from clients import names
 from clients.split import read_weights
 from serving.pilot.pilot import Pilot
 from serving.pilot.registry import Recorder
@@ -68,6 +69,21 @@ def test_route_follows_the_inference_service(make, services, routes, versions, f
     services.delete("churn")
     fly(pilot=pilot)
     assert routes.documents == {}
+
+
+def test_a_first_model_serves_once_it_is_proven(make, services, routes, versions, fly):
+    service = make.service(annotations={names.UNPROVEN: make.STABLE})
+    services.create(service)
+    pilot = fly()
+    assert split(routes) == {}
+    assert names.TRANSITION not in services.documents["churn"]["metadata"]["annotations"]
+    assert versions.aliases == {}
+    current = services.list()[0]
+    del current["metadata"]["annotations"][names.UNPROVEN]
+    services.put(current)
+    fly(pilot=pilot)
+    assert split(routes) == {"churn-predictor": 100}
+    assert last(services)["shares"] == {make.STABLE[:12]: 100}
 
 
 def test_services_of_others_are_left_alone(make, services, routes, fly):

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clients.names import UNPROVEN
 from clients.split import read_shares
 from embedded.kubernetes.admission import Surroundings, check_http_route
 from serving.pilot.route import (
@@ -47,6 +48,19 @@ def test_route_without_canary_sends_everything_to_stable(make):
         "filters": [STRIP],
         "backendRefs": [{"name": "churn-predictor", "port": 80, "filters": [STRIP], "weight": 100}],
     }
+
+
+def test_a_first_model_that_is_not_proven_is_reached_by_its_header_alone(make):
+    service = make.service(annotations={UNPROVEN: make.STABLE})
+    (route,) = travel(service, {})
+    rules = route["spec"]["rules"]
+    assert all(
+        match["headers"][0]["name"] == "x-tenure-variant" for rule in rules for match in rule["matches"]
+    )
+    assert {rule["backendRefs"][0]["port"] for rule in rules} == {80, 8081}
+    assert read_shares(route) == {}
+    del service["metadata"]["annotations"][UNPROVEN]
+    assert read_shares(travel(service, {}, route)[-1]) == {"churn-predictor": 100}
 
 
 def test_grpc_goes_to_its_own_port_with_the_same_weights(make):
