@@ -91,13 +91,24 @@ def read_cpu(text: str) -> float:
 
 
 def test_services_are_probed(rendered: Any) -> None:
-    for name, template in rendered.pods():
-        for container in template["spec"]["containers"]:
-            assert container.keys() >= {"startupProbe", "readinessProbe", "livenessProbe"}, name
-            names = {port["name"] for port in container["ports"]}
-            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-                http = container[probe].get("httpGet")
-                assert http is None or http["port"] in names
+    waiting = {
+        f"{name}/{container['name']}"
+        for name, template in rendered.pods()
+        for container in template["spec"].get("initContainers", ())
+    }
+    probed = [(name, container) for name, container in rendered.containers() if name not in waiting]
+    assert "servingruntime/kserve-container" in dict(probed)
+    for name, container in probed:
+        assert container.keys() >= {"startupProbe", "readinessProbe", "livenessProbe"}, name
+        ports = {port[key] for port in container["ports"] for key in ("name", "containerPort")}
+        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+            http = container[kind].get("httpGet")
+            assert http is None or http["port"] in ports
+        # On a node with too little CPU a start takes minutes: restarting it then never ends.
+        startup = container["startupProbe"]
+        assert startup["periodSeconds"] * startup["failureThreshold"] >= 120, name
+        # What the one probe has waited for the others need not wait for again.
+        assert not [kind for kind in container if "initialDelaySeconds" in str(container[kind])], name
 
 
 def test_only_users_of_the_api_have_its_token(rendered: Any) -> None:
