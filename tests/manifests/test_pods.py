@@ -168,7 +168,20 @@ def test_detectors_overlap(rendered: Any) -> None:
         "type": "RollingUpdate",
         "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
     }
-    assert rendered.get("PodDisruptionBudget", "tenure-detector")["spec"]["maxUnavailable"] == 1
+
+
+def test_drains_are_neither_held_up_nor_empty_a_service(rendered: Any) -> None:
+    """Every Deployment has a budget; a pod that crashes must not keep a node from being drained."""
+    budgets = {one["metadata"]["name"]: one["spec"] for one in rendered.list("PodDisruptionBudget", "tenure")}
+    wanted = {"tenure-detector", "tenure-pilot", "tenure-console", "tenure-mlflow", "tenure-predictor"}
+    assert budgets.keys() == wanted
+    for name, budget in budgets.items():
+        assert budget.keys() == {"maxUnavailable", "unhealthyPodEvictionPolicy", "selector"}, name
+        assert budget["maxUnavailable"] == 1, name  # of one replica: a drain goes on, all the same
+        assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow", name
+    assert budgets["tenure-predictor"]["selector"] == {
+        "matchExpressions": [{"key": "serving.kserve.io/inferenceservice", "operator": "Exists"}]
+    }
 
 
 def test_pilots_do_not(rendered: Any) -> None:
