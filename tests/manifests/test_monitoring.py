@@ -224,6 +224,50 @@ def test_variables_are_defined_and_used(name: str) -> None:
     assert repeated <= defined
 
 
+SERVING, ROLLOUT, DRIFT = "tenure-serving.json", "tenure-rollout.json", "tenure-drift.json"
+QUANTILES = ("quantile(0.5,", "quantile(0.95,", "quantile(0.99,")
+SUBJECTS = [
+    ("throughput", SERVING, "Throughput by version", ("sum by (version) (rate(churn_requests_total",)),
+    ("percentiles", SERVING, "Latency in the model server", (*QUANTILES, "churn_request_seconds_bucket")),
+    ("percentiles", SERVING, "Latency at the gateway", (*QUANTILES, "envoy_cluster_upstream_rq_time_bucket")),
+    ("error rate", SERVING, "Errors in the model server", ('status=~"failed|refused"', "by (version")),
+    ("error rate", SERVING, "Errors at the gateway", ('envoy_response_code_class="5"',)),
+    (
+        "prediction rate",
+        SERVING,
+        "Customers scored by version",
+        ("sum by (version) (rate(churn_predictions_",),
+    ),
+    (
+        "distribution",
+        SERVING,
+        "Churn probability by version",
+        ("sum by (version, le) (rate(churn_score_bucket",),
+    ),
+    (
+        "distribution",
+        SERVING,
+        "Churn probabilities of $version",
+        ("sum by (le) (increase(churn_score_bucket",),
+    ),
+    ("evidence", ROLLOUT, "Evidence of $signal", ("max by (bound) (pilot_evidence",)),
+    ("drift", DRIFT, "Effect by column", ("max by (column)", "drift_effect", "drift_threshold")),
+    ("drift", DRIFT, "P-values by column", ("min by (column) (drift_p_value",)),
+    ("CPU", SERVING, "CPU", ("rate(process_cpu_seconds_total",)),
+    ("memory", SERVING, "Memory", ("process_resident_memory_bytes",)),
+]
+"""What dashboards must show, each with its panel and what that asks for."""
+
+
+@pytest.mark.parametrize(("subject", "dashboard", "title", "parts"), SUBJECTS)
+def test_subject_has_its_panel(subject: str, dashboard: str, title: str, parts: tuple[str, ...]) -> None:
+    panels = [panel for panel in DASHBOARDS[dashboard]["panels"] if panel["title"] == title]
+    assert len(panels) == 1, f"{subject}: {title} is not on {dashboard}"
+    text = "\n".join(target["expr"] for target in panels[0]["targets"])
+    for part in parts:
+        assert part in text, f"{subject}: {title} does not ask for {part}"
+
+
 def test_dashboards_are_found_by_grafana(documents: tuple[dict[str, Any], ...]) -> None:
     (config,) = [one for one in documents if one["kind"] == "ConfigMap"]
     assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
