@@ -32,9 +32,13 @@ VERBS = ("get", "list", "watch", "create", "patch", "update", "delete")
 READ = {"get", "list", "watch"}
 
 ALLOWED: dict[str, dict[str, set[str]]] = {
-    "tenure-pilot": {SERVICES: READ | {"patch", "update"}, ROUTES: set(VERBS), "events": {"create"}},
-    "tenure-detector": {SERVICES: READ, "events": {"create"}},
-    "tenure-console": {SERVICES: READ, ROUTES: READ, "events": READ},
+    "tenure-pilot": {
+        SERVICES: READ | {"patch", "update"},
+        ROUTES: READ | {"create", "update", "delete"},
+        "events": {"create"},
+    },
+    "tenure-detector": {SERVICES: READ},
+    "tenure-console": {SERVICES: READ, ROUTES: {"get"}},
     "tenure-predictor": {},
     "tenure-mlflow": {},
     "tenure-ledger-db": {},

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 READ = {"get", "list", "watch"}
-WRITE = {"create", "patch", "update", "delete"}
 SERVICES = "serving.kserve.io/inferenceservices"
 ROUTES = "gateway.networking.k8s.io/httproutes"
 EVENTS = "/events"
@@ -15,17 +14,17 @@ DECIDED = {
     # (account's namespace, account, namespace of the rights): resource -> verbs
     ("tenure", "tenure-pilot", "tenure"): {
         SERVICES: READ | {"patch", "update"},
-        ROUTES: READ | WRITE,
+        ROUTES: READ | {"create", "update", "delete"},
         EVENTS: {"create"},
     },
-    ("tenure", "tenure-detector", "tenure"): {SERVICES: READ, EVENTS: {"create"}},
+    ("tenure", "tenure-detector", "tenure"): {SERVICES: READ},
     ("tenure", "tenure-detector", "kubeflow"): {
         f"{RUNS}runs": {"get", "list", "create"},
         f"{RUNS}experiments": {"get", "list", "create"},
         f"{RUNS}pipelines": {"get", "list"},
         f"{RUNS}pipelineversions": {"get", "list"},
     },
-    ("tenure", "tenure-console", "tenure"): {SERVICES: READ, ROUTES: READ, EVENTS: READ},
+    ("tenure", "tenure-console", "tenure"): {SERVICES: READ, ROUTES: {"get"}},
     ("tenure", "tenure-console", "kubeflow"): {
         f"{RUNS}runs": {"get", "list"},
         f"{RUNS}experiments": {"get", "list"},
