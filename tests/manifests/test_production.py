@@ -39,3 +39,16 @@ def test_everybody_who_needs_it_finds_the_authority(production: Any, name: str) 
     assert mount["readOnly"] is True
     paths = {item["path"] for item in volume["configMap"]["items"]}
     assert {f"{mount['mountPath']}/{path}" for path in paths} == {AUTHORITY}
+
+
+def test_customers_come_by_https(production: Any) -> None:
+    """Their host name (NAME-NAMESPACE.DOMAIN) has a listener with a certificate, on our Gateway."""
+    settings = production.get("ConfigMap", "tenure-settings")["data"]
+    namespace, _, name = settings["TENURE_GATEWAY"].partition("/")
+    listeners = {one["name"]: one for one in production.get("Gateway", name, namespace)["spec"]["listeners"]}
+    secure = listeners["https"]
+    assert (secure["port"], secure["protocol"]) == (443, "HTTPS")
+    assert secure["tls"]["certificateRefs"]
+    assert secure["hostname"] == f"*.{settings['TENURE_INGRESS_DOMAIN']}"
+    # Routes carry no section: they belong to both. Pods enter by the Service for the plain one.
+    assert listeners["http"]["port"] == 80

@@ -17,6 +17,7 @@ CUSTOM = {
     "BackendTrafficPolicy",
     "ClientTrafficPolicy",
     "ClusterStorageContainer",
+    "Gateway",
     "PodMonitor",
     "PrometheusRule",
     "ServiceMonitor",
