@@ -9,7 +9,7 @@ export S3_URL S3_BUCKET S3_REGION RUNS_URL DATA RUN TIMEOUT PURGE EDIT_KSERVE
 export WITH_GATEWAY_API WITH_ENVOY_GATEWAY WITH_CERT_MANAGER WITH_KSERVE WITH_KFP
 
 .DEFAULT_GOAL := help
-.PHONY: up cluster-check cluster-status cluster-down help environment environment-dev environment-detector demo demo-rollback down status test test-fast lint format bench compile images sbom lock clean
+.PHONY: up cluster-check cluster-status cluster-down help environment environment-dev environment-detector environment-checkov demo demo-rollback down status test test-fast lint lint-manifests format bench compile images sbom lock clean
 
 help: ## Show what can be typed
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ environment-dev:
 # Drift detection by alibi-detect needs another numpy. Its place is fixed: that is where the platform looks.
 environment-detector: ## Create the environment that runs the detector with alibi-detect
 	@VENV=.venv-detector scripts/environment detector
+
+environment-checkov:
+	@VENV=.venv-checkov scripts/environment checkov
 
 demo: environment environment-detector ## Show the whole loop: train, canary, promotion, drift, retraining
 	@$(BIN)/tenure demo
@@ -60,6 +63,9 @@ lint: environment-dev ## Check style, types and the rooms' import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lint-manifests: environment-dev environment-checkov ## Let checkov read the rendered manifests
+	@scripts/check-manifests
 
 format: environment-dev ## Format the code
 	$(BIN)/ruff format .

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,18 @@ OTHERS = (
     "deployments.apps",
     "roles.rbac.authorization.k8s.io",
 )
+RESOURCES = (SERVICES, ROUTES, "events", *OTHERS)
 VERBS = ("get", "list", "watch", "create", "patch", "update", "delete")
 READ = {"get", "list", "watch"}
 
 ALLOWED: dict[str, dict[str, set[str]]] = {
-    "tenure-pilot": {SERVICES: READ | {"patch", "update"}, ROUTES: set(VERBS), "events": {"create"}},
-    "tenure-detector": {SERVICES: READ, "events": {"create"}},
-    "tenure-console": {SERVICES: READ, ROUTES: READ, "events": READ},
+    "tenure-pilot": {
+        SERVICES: READ | {"patch", "update"},
+        ROUTES: READ | {"create", "update", "delete"},
+        "events": {"create"},
+    },
+    "tenure-detector": {SERVICES: READ},
+    "tenure-console": {SERVICES: READ, ROUTES: {"get"}},
     "tenure-predictor": {},
     "tenure-mlflow": {},
     "tenure-ledger-db": {},
@@ -196,9 +201,14 @@ def test_our_pods_are_admitted(cluster: Any, base: Base) -> None:
             assert "PodSecurity" not in answer.stderr
 
 
-def find_rights(cluster: Any, namespace: str, user: str) -> dict[str, set[str]]:
-    """Return what the API server's authorizers would let an account do in a namespace."""
-    asked = [(resource, verb) for resource in (SERVICES, ROUTES, "events", *OTHERS) for verb in VERBS]
+def find_rights(
+    cluster: Any, namespace: str, user: str, resources: Sequence[str] = RESOURCES, name: str = ""
+) -> dict[str, set[str]]:
+    """Return what the API server's authorizers would let an account do in a namespace.
+
+    `name` is the one object that is asked about; without it the question is about all of them.
+    """
+    asked = [(resource, verb) for resource in resources for verb in VERBS]
     reviews = [
         {
             "apiVersion": "authorization.k8s.io/v1",
@@ -211,6 +221,7 @@ def find_rights(cluster: Any, namespace: str, user: str) -> dict[str, set[str]]:
                     "resource": resource.partition(".")[0],
                     "group": resource.partition(".")[2],
                     "verb": verb,
+                    "name": name,
                 },
             },
         }
@@ -230,6 +241,19 @@ def test_accounts_may_do_exactly_this(cluster: Any, base: Base, account: str) ->
     user = f"system:serviceaccount:{base.namespace}:{account}"
     assert find_rights(cluster, base.namespace, user) == ALLOWED[account]
     assert find_rights(cluster, "kube-system", user) == {}
+
+
+def test_steps_may_do_no_more_where_they_run(cluster: Any) -> None:
+    """The account of runs as `make up` has made it: no step starts a pod, a job, a workflow or a run."""
+    user = "system:serviceaccount:kubeflow:tenure-pipeline"
+    others = ("jobs.batch", "workflows.argoproj.io", "runs.pipelines.kubeflow.org")
+    results = "workflowtaskresults.argoproj.io"
+    asked = (*RESOURCES, *others, results)
+    everything = {results: {"create", "patch"}, "pods": READ}
+    assert find_rights(cluster, "kubeflow", user, asked) == everything
+    named = (("configmaps", "kfp-launcher"), ("secrets", "mlpipeline-minio-artifact"))
+    for resource, name in named:
+        assert find_rights(cluster, "kubeflow", user, (resource,), name) == {resource: {"get"}}
 
 
 ATTEMPTS = [

@@ -78,6 +78,12 @@ def kind() -> Rendered:
 
 
 @pytest.fixture
+def production() -> Rendered:
+    """The example for a site with managed services."""
+    return Rendered("production", render(MANIFESTS / "overlays" / "production"))
+
+
+@pytest.fixture
 def render_directory() -> Callable[[Path], tuple[Document, ...]]:
     """Render any kustomization."""
     return render

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 OURS = {"tenure-detector", "tenure-pilot", "tenure-console", "tenure-mlflow", "tenure-predictor"}
 API_USERS = {"tenure-detector", "tenure-pilot", "tenure-console"}
 VOLUMES = {"configMap", "emptyDir", "projected", "secret", "persistentVolumeClaim"}
@@ -91,19 +94,30 @@ def read_cpu(text: str) -> float:
 
 
 def test_services_are_probed(rendered: Any) -> None:
-    for name, template in rendered.pods():
-        for container in template["spec"]["containers"]:
-            assert container.keys() >= {"startupProbe", "readinessProbe", "livenessProbe"}, name
-            names = {port["name"] for port in container["ports"]}
-            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-                http = container[probe].get("httpGet")
-                assert http is None or http["port"] in names
+    waiting = {
+        f"{name}/{container['name']}"
+        for name, template in rendered.pods()
+        for container in template["spec"].get("initContainers", ())
+    }
+    probed = [(name, container) for name, container in rendered.containers() if name not in waiting]
+    assert "servingruntime/kserve-container" in dict(probed)
+    for name, container in probed:
+        assert container.keys() >= {"startupProbe", "readinessProbe", "livenessProbe"}, name
+        ports = {port[key] for port in container["ports"] for key in ("name", "containerPort")}
+        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+            http = container[kind].get("httpGet")
+            assert http is None or http["port"] in ports
+        # On a node with too little CPU a start takes minutes: restarting it then never ends.
+        startup = container["startupProbe"]
+        assert startup["periodSeconds"] * startup["failureThreshold"] >= 120, name
+        # What the one probe has waited for the others need not wait for again.
+        assert not [kind for kind in container if "initialDelaySeconds" in str(container[kind])], name
 
 
 def test_only_users_of_the_api_have_its_token(rendered: Any) -> None:
     for name, template in rendered.pods():
         pod = template["spec"]
-        assert pod.get("automountServiceAccountToken", False) is (name in API_USERS), name
+        assert pod["automountServiceAccountToken"] is (name in API_USERS), name
         assert pod["serviceAccountName"] == name
         rendered.get("ServiceAccount", name)
     for account in rendered.list("ServiceAccount", "tenure"):
@@ -142,12 +156,15 @@ def test_ports_of_services_exist(rendered: Any) -> None:
 
 
 def test_images(rendered: Any) -> None:
+    """Never `latest`, which is what no tag means: a site that forgets to choose gets this release."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for name, container in rendered.containers():
-        image, _, tag = container["image"].rpartition("/")[2].partition(":")
+        reference = container["image"].rpartition("/")[2].partition("@")[0]
+        image, _, tag = reference.partition(":")
         if image in OURS:
-            assert not tag or rendered.overlay != "kind", f"{name}: the tag is set at the install"
+            assert tag == project["version"], name
         else:
-            assert container["image"].endswith("postgres:17.6-bookworm"), name
+            assert reference == "postgres:17.6-bookworm", name
 
 
 def test_detectors_overlap(rendered: Any) -> None:
@@ -157,7 +174,20 @@ def test_detectors_overlap(rendered: Any) -> None:
         "type": "RollingUpdate",
         "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
     }
-    assert rendered.get("PodDisruptionBudget", "tenure-detector")["spec"]["maxUnavailable"] == 1
+
+
+def test_drains_are_neither_held_up_nor_empty_a_service(rendered: Any) -> None:
+    """Every Deployment has a budget; a pod that crashes must not keep a node from being drained."""
+    budgets = {one["metadata"]["name"]: one["spec"] for one in rendered.list("PodDisruptionBudget", "tenure")}
+    wanted = {"tenure-detector", "tenure-pilot", "tenure-console", "tenure-mlflow", "tenure-predictor"}
+    assert budgets.keys() == wanted
+    for name, budget in budgets.items():
+        assert budget.keys() == {"maxUnavailable", "unhealthyPodEvictionPolicy", "selector"}, name
+        assert budget["maxUnavailable"] == 1, name  # of one replica: a drain goes on, all the same
+        assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow", name
+    assert budgets["tenure-predictor"]["selector"] == {
+        "matchExpressions": [{"key": "serving.kserve.io/inferenceservice", "operator": "Exists"}]
+    }
 
 
 def test_pilots_do_not(rendered: Any) -> None:

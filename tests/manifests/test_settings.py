@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from serving.detector.settings import Settings as DetectorSettings
 from serving.pilot.settings import PilotSettings
 from serving.predictor.settings import VARIABLES, parse_settings
 
+ROOT = Path(__file__).parents[2]
 SECRETS = {
     "tenure-s3": {"accesskey", "secretkey"},
     "tenure-tracking": {"username", "password", "flask-secret-key"},
@@ -79,8 +82,29 @@ def test_the_predictor_logs_what_the_agent_does_not_see(rendered: Any) -> None:
     environment = {one["name"]: one["value"] for one in container["env"]}
     settings = parse_settings([], {**environment, "TENURE_MODEL_NAME": "churn"})
     assert settings.logger_scope == "direct"
+    # KServe fills both in, from the InferenceService.
     detector = rendered.get("ConfigMap", "tenure-settings")["data"]["TENURE_DETECTOR_URL"]
-    assert settings.logger_url == events_url(detector, "{{.Name}}", "{version}")
+    url = events_url(detector, "{{.Name}}", "{version}")
+    assert settings.logger_url == url.replace(".tenure.svc", ".{{.Namespace}}.svc")
+
+
+def test_all_of_it_in_another_namespace(render_directory: Any, tmp_path: Path) -> None:
+    """By the kustomization that docs/decisions/manifests.md shows nothing is left in ours."""
+    page = (ROOT / "docs" / "decisions" / "manifests.md").read_text(encoding="utf-8")
+    match = re.search(r"```yaml\n(.+?)```", page, re.S)
+    assert match is not None
+    shutil.copytree(ROOT / "manifests", tmp_path / "manifests")
+    (tmp_path / "kustomization.yaml").write_text(match[1], encoding="utf-8")
+    documents = render_directory(tmp_path)
+    assert {one["metadata"].get("namespace") for one in documents} == {"churn", None}
+    assert "churn" in [one["metadata"]["name"] for one in documents if one["kind"] == "Namespace"]
+    text = yaml.safe_dump_all(documents)
+    assert "tenure.svc" not in text
+    settings = [one["data"] for one in documents if one["metadata"]["name"] == "tenure-settings"]
+    assert [one["TENURE_NAMESPACE"] for one in settings] == ["churn"]
+    for one in documents:
+        for subject in one.get("subjects", ()):
+            assert subject["namespace"] == ("kubeflow" if subject["name"] == "tenure-pipeline" else "churn")
 
 
 def test_settings_are_of_every_client(rendered: Any) -> None:
