@@ -11,6 +11,7 @@ from installer.credentials import PIPELINES_S3, make_password, make_secret
 from installer.errors import SourceError
 from installer.kubectl import load
 from installer.options import PIPELINES_NAMESPACE, ROOT, TITLES
+from installer.remote import localize
 from installer.site import Site
 from installer.sources import Sources
 from installer.state import fingerprint
@@ -21,6 +22,7 @@ GATEWAY = ROOT / "kind-cluster" / "gateway.yaml"
 KSERVE_DOMAIN = "kserve.example.com"
 """Where KServe's own routes answer: another domain than ours, for ours have the same names."""
 
+_PIPELINES_PARTS = ("cluster-scoped-resources", "env/platform-agnostic")
 _HEALTH = "/api/v1/namespaces/{namespace}/services/http:ml-pipeline:8888/proxy/apis/v2beta1/healthz"
 
 
@@ -63,10 +65,9 @@ def install_kserve(site: Site) -> str:
 
 def install_pipelines(site: Site) -> str:
     """Kubeflow Pipelines, with a key of the object store that nobody else knows."""
-    sources = _sources(site)
-    tree = sources.unpack(sources.read("KFP"), "manifests/kustomize")
+    tree = _prepare_pipelines(site)
     found: list[Document] = []
-    for part in ("cluster-scoped-resources", "env/platform-agnostic"):
+    for part in _PIPELINES_PARTS:
         found += load(_render(site, tree / part))
     found = change.drop(change.keep_retries(found), "Secret", PIPELINES_S3)
     if site.kubectl.get("secret", PIPELINES_S3, PIPELINES_NAMESPACE) is None:
@@ -189,6 +190,16 @@ def _install(
 
 def _sources(site: Site) -> Sources:
     return Sources(site.options, site.options.state / "downloads")
+
+
+def _prepare_pipelines(site: Site) -> Path:
+    """Return Kubeflow Pipelines' kustomizations, which fetch nothing while they are built."""
+    sources = _sources(site)
+    tree = sources.unpack(sources.read("KFP"), "manifests/kustomize")
+    argo = sources.unpack(sources.read("ARGO"), "manifests").parent
+    target = site.directory / "pipelines"
+    localize(tree, target, _PIPELINES_PARTS, argo, site.options.versions["ARGO_VERSION"])
+    return target
 
 
 def _identify(document: Mapping[str, Any]) -> tuple[str, str, str | None]:

@@ -19,7 +19,8 @@ class Source:
     """One file that a third party publishes."""
 
     switch: str
-    """Which piece it installs; `versions.env` has SWITCH_VERSION and SWITCH_SHA256."""
+    """Which piece it installs (ARGO: a part of Kubeflow Pipelines); `versions.env` has SWITCH_VERSION and
+    SWITCH_SHA256."""
     url: str
     """Where it is, with `{version}`."""
     file: str
@@ -53,6 +54,11 @@ SOURCES = {
             "KFP",
             "https://github.com/kubeflow/pipelines/archive/refs/tags/{version}.tar.gz",
             "pipelines-{version}.tar.gz",
+        ),
+        Source(
+            "ARGO",
+            "https://github.com/argoproj/argo-workflows/archive/refs/tags/{version}.tar.gz",
+            "argo-workflows-{version}.tar.gz",
         ),
     )
 }
@@ -130,7 +136,7 @@ class Sources:
                     member.name = parts[1]
                     archive.extract(member, target, filter="data")
         if not (target / inside).is_dir():
-            raise SourceError(f"{path} holds no directory {inside}: is it the source of Kubeflow Pipelines?")
+            raise SourceError(f"{path} holds no directory {inside}: is it a release's source archive?")
         done.write_text(digest)
         return target / inside
 

@@ -6,6 +6,7 @@ import pytest
 
 from installer.errors import OptionError
 from installer.options import SWITCHES, read_options, read_versions
+from installer.sources import SOURCES
 
 
 def test_the_default_is_a_kind_cluster_with_everything() -> None:
@@ -55,7 +56,8 @@ def test_a_value_without_meaning_is_refused_by_name(variables: dict[str, str], n
 
 def test_every_piece_has_a_pin() -> None:
     versions = read_versions()
-    for switch in SWITCHES:
+    assert set(SWITCHES) < set(SOURCES)
+    for switch in SOURCES:
         assert versions[f"{switch}_VERSION"]
         assert f"{switch}_SHA256" in versions
     assert "@sha256:" in versions["NODE_IMAGE"]

@@ -17,7 +17,7 @@ from clients.settings import Settings
 from clients.store import Store
 from installer import __main__ as main
 from installer import delivery
-from installer.errors import CheckError, InstallError, ProgramError, WaitError
+from installer.errors import CheckError, InstallError, ProgramError, SourceError, WaitError
 from installer.images import NAMES
 from installer.options import read_versions
 from installer.site import Site
@@ -86,11 +86,15 @@ def manifests(tmp_path: Path) -> Path:
     }
     for name, documents in files.items():
         (directory / name).write_text(yaml.safe_dump_all(documents))
-    _make_pipelines(directory / f"pipelines-{versions['KFP_VERSION']}.tar.gz")
+    make_pipelines(directory, versions)
     return directory
 
 
-def _make_pipelines(path: Path) -> None:
+ARGO = "https://github.com/argoproj/argo-workflows/manifests"
+
+
+def make_pipelines(directory: Path, versions: dict[str, str], ref: str | None = None) -> None:
+    """Write the source archives of Kubeflow Pipelines, which asks for Argo at `ref`, and of Argo."""
     service = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -102,22 +106,68 @@ def _make_pipelines(path: Path) -> None:
         "metadata": {"name": "mlpipeline-minio-artifact", "namespace": "kubeflow"},
         "stringData": {"accesskey": "minio", "secretkey": "minio123"},
     }
-    parts: dict[str, list[Document]] = {
-        "cluster-scoped-resources": [
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kubeflow"}},
-            make_type("workflows.argoproj.io"),
-        ],
-        "env/platform-agnostic": [service, secret, make_controller("ml-pipeline", "kubeflow")],
+    ref = ref or versions["ARGO_VERSION"]
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kubeflow"}}
+    controller = make_controller("workflow-controller", "kubeflow")
+    role = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": "argo", "namespace": "kubeflow"},
     }
+    argo = "third-party/argo"
+    write_archive(
+        directory / f"pipelines-{versions['KFP_VERSION']}.tar.gz",
+        "pipelines-x/manifests/kustomize",
+        {
+            "cluster-scoped-resources/kustomization.yaml": [
+                {"resources": ["all.yaml", f"../{argo}/installs/namespace/cluster-scoped"]}
+            ],
+            "cluster-scoped-resources/all.yaml": [namespace],
+            f"{argo}/installs/namespace/cluster-scoped/kustomization.yaml": [
+                {"resources": [f"{ARGO}/base/crds/minimal?ref={ref}"]}
+            ],
+            "env/platform-agnostic/kustomization.yaml": [
+                {"resources": ["all.yaml", f"../../{argo}/installs/namespace"]}
+            ],
+            "env/platform-agnostic/all.yaml": [service, secret, make_controller("ml-pipeline", "kubeflow")],
+            f"{argo}/installs/namespace/kustomization.yaml": [
+                {
+                    "namespace": "kubeflow",
+                    "resources": [
+                        "../../base",
+                        f"{ARGO}/namespace-install/workflow-controller-rbac?ref={ref}",
+                    ],
+                }
+            ],
+            f"{argo}/base/kustomization.yaml": [
+                {"resources": [f"{ARGO}/base/workflow-controller?ref={ref}&timeout=60s"]}
+            ],
+            "env/gcp/kustomization.yaml": [{"resources": ["https://github.com/somebody/else?ref=main"]}],
+        },
+    )
+    listed: Document = {"resources": ["all.yaml"]}
+    write_archive(
+        directory / f"argo-workflows-{versions['ARGO_VERSION']}.tar.gz",
+        "argo-workflows-x/manifests",
+        {
+            "base/crds/minimal/kustomization.yaml": [listed],
+            "base/crds/minimal/all.yaml": [make_type("workflows.argoproj.io")],
+            "base/workflow-controller/kustomization.yaml": [listed],
+            "base/workflow-controller/all.yaml": [controller],
+            "namespace-install/workflow-controller-rbac/kustomization.yaml": [listed],
+            "namespace-install/workflow-controller-rbac/all.yaml": [role],
+        },
+    )
+
+
+def write_archive(path: Path, top: str, files: dict[str, list[Document]]) -> None:
+    """Write a source archive with files of YAML documents."""
     with tarfile.open(path, "w:gz") as archive:
-        for part, documents in parts.items():
-            for name, text in (
-                ("kustomization.yaml", "resources: [all.yaml]"),
-                ("all.yaml", yaml.safe_dump_all(documents)),
-            ):
-                member = tarfile.TarInfo(f"pipelines-x/manifests/kustomize/{part}/{name}")
-                member.size = len(text)
-                archive.addfile(member, io.BytesIO(text.encode()))
+        for name, documents in files.items():
+            text = yaml.safe_dump_all(documents).encode()
+            member = tarfile.TarInfo(f"{top}/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text))
 
 
 class Runs:
@@ -198,6 +248,32 @@ def test_the_types_come_first_and_kserves_own_objects_last(install: Install, pro
     controller = kinds.index(("Deployment", "kserve", "kserve-controller-manager"))
     container = kinds.index(("ClusterStorageContainer", "", "default"))
     assert first < controller < container
+
+
+def test_argo_comes_from_its_archive_and_nothing_is_fetched_while_kubeflow_is_rendered(
+    install: Install, programs: Any, tmp_path: Path
+) -> None:
+    install()
+    there = programs.cluster.objects
+    assert ("CustomResourceDefinition", "", "workflows.argoproj.io") in there
+    assert ("Deployment", "kubeflow", "workflow-controller") in there
+    rendered = [
+        Path(call[-1]) for call in programs.calls if "kustomize" in call and "overlay" not in call[-1]
+    ]
+    assert [one.name for one in rendered] == ["cluster-scoped-resources", "platform-agnostic"]
+    tree = rendered[0].parent
+    read = [one for one in tree.rglob("kustomization.yaml") if "gcp" not in one.parts]
+    assert len(read) == 5
+    assert not [one for one in read if "://" in one.read_text()]
+
+
+def test_kubeflow_that_asks_for_another_argo_is_told(install: Install, manifests: Path) -> None:
+    versions = read_versions()
+    make_pipelines(manifests, versions, ref="v9.9.9")
+    with pytest.raises(
+        SourceError, match=rf"Argo Workflows v9\.9\.9, and ARGO_VERSION is {versions['ARGO_VERSION']}"
+    ):
+        install()
 
 
 def test_a_second_run_changes_nothing(install: Install, programs: Any) -> None:
