@@ -23,6 +23,8 @@ NAMES = (
 
 
 _TOLD_BY_A_NODE = 50
+_LACKS_A_PLATFORM = "content digest"
+"""What containerd complains of when an archive's index names more than the archive holds."""
 _PYTHON_IMAGE = "python:3.11-slim-bookworm"
 
 
@@ -117,7 +119,7 @@ class Images:
         ]
         for name in fresh:
             reference = self.references[name]
-            self._programs.record(self._command(reference), self._logs / f"load-{name}.log", timeout=1800)
+            self._give(name, reference)
             state.note(f"image {name}", f"{reference} {self.ids[name]}")
         return f"{len(fresh)} of {len(NAMES)} handed over" if fresh else "unchanged"
 
@@ -133,11 +135,44 @@ class Images:
         digests = [one for one in listed.out.split() if one.startswith(f"{base}@")]
         return digests[0] if digests else reference
 
-    def _command(self, reference: str) -> list[str]:
+    def _give(self, name: str, reference: str) -> None:
+        log = self._logs / f"load-{name}.log"
+        try:
+            self._programs.record(self._command(reference), log, timeout=1800)
+        except ProgramError as error:
+            if self._way != "kind" or _LACKS_A_PLATFORM not in str(error):
+                raise
+            self._load_archive(name, reference)
+
+    def _load_archive(self, name: str, reference: str) -> None:
+        """Load one platform of an image by an archive.
+
+        From Docker's containerd store `kind load docker-image` gets an index that also names what is not in
+        it (other platforms, attestations), and fails: kubernetes-sigs/kind#3795.
+        """
+        inspect = ["docker", "image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", reference]
+        platform = self._programs.need(inspect).strip()
+        archive = self._logs / f"{name}.tar"
+        try:
+            save = ["docker", "save", "--platform", platform, "-o", str(archive), reference]
+            self._programs.record(save, self._logs / f"save-{name}.log", timeout=1800)
+            load = ["kind", "load", "image-archive", str(archive), "--name", self._options.name]
+            self._programs.record(load, self._logs / f"load-{name}.log", timeout=1800)
+        finally:
+            archive.unlink(missing_ok=True)
+
+    @property
+    def _way(self) -> str:
+        """Return how images get to the nodes."""
         if self._options.registry:
+            return "registry"
+        return "command" if self._options.image_load else self._options.cluster
+
+    def _command(self, reference: str) -> list[str]:
+        if self._way == "registry":
             return ["docker", "push", reference]
-        if self._options.image_load:
+        if self._way == "command":
             return [*self._options.image_load, reference]
-        if self._options.cluster == "kind":
+        if self._way == "kind":
             return ["kind", "load", "docker-image", "--name", self._options.name, reference]
         raise ProgramError(f"no way to give {reference} to the nodes: say REGISTRY or IMAGE_LOAD")

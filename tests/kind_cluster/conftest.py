@@ -152,6 +152,8 @@ class FakePrograms(Programs):
     kinds: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     """Programs (or their first two words) that fail."""
+    complaint: list[str] = field(default_factory=lambda: ["broken by the test"])
+    """What they say."""
 
     def find(self, name: str) -> str | None:
         return f"/bin/{name}"
@@ -167,12 +169,14 @@ class FakePrograms(Programs):
         self.calls.append(tuple(arguments))
         name = Path(arguments[0]).name
         if self.broken & _describe(arguments):
-            return Result(1, "", f"{name}: broken by the test")
+            return Result(1, "", f"{name}: {self.complaint[0]}")
         if name == "kubectl":
             return self.cluster.answer(arguments[1:], stdin)
         if name == "docker" and arguments[1] == "info":
             said = {"ServerVersion": "29.0", "MemTotal": 32 << 30, "DockerRootDir": "/nowhere"}
             return Result(0, json.dumps(said), "")
+        if name == "docker" and "{{.Os}}/{{.Architecture}}" in arguments:
+            return Result(0, "linux/arm64\n", "")
         if name == "docker" and arguments[1:3] == ["image", "inspect"]:
             found = self.images.get(arguments[-1])
             return Result(0, f"{found}\n", "") if found else Result(1, "", "no such image")
@@ -190,7 +194,7 @@ class FakePrograms(Programs):
         self.calls.append(tuple(arguments))
         name = Path(arguments[0]).name
         if self.broken & _describe(arguments):
-            raise ProgramError(f"{name}: broken by the test")
+            raise ProgramError(f"{name}: {self.complaint[0]}")
         if name == "make":
             tag = next(one.removeprefix("TAG=") for one in arguments if one.startswith("TAG="))
             for image in ("components", "predictor", "detector", "pilot", "console", "mlflow"):
@@ -222,10 +226,10 @@ def make_site(tmp_path: Path, programs: FakePrograms) -> Callable[..., Site]:
 
 
 def _describe(arguments: Sequence[str]) -> set[str]:
-    """Return a program's name, and that with the first word after it."""
+    """Return a program's name, and that with one and two words after it."""
     name = Path(arguments[0]).name
     words = [one for one in arguments[1:] if not one.startswith("-")]
-    return {name, " ".join((name, *words[:1]))}
+    return {name, " ".join((name, *words[:1])), " ".join((name, *words[:2]))}
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:

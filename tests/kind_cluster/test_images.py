@@ -1,10 +1,22 @@
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from installer.images import find_lost, name_image
+from installer.errors import ProgramError
+from installer.images import NAMES, Images, find_lost, name_image
+from installer.options import ROOT
+from installer.site import Site
+
+DOCKER = """#!/bin/sh
+echo "$BUILDX_NO_DEFAULT_ATTESTATIONS $*" >>"$DOCKER_LOG"
+case $1 in image) echo "image sha256:0123456789ab 1000000" ;; esac
+"""
 
 
 def make_node(*names: str, more: int = 0) -> dict[str, Any]:
@@ -31,3 +43,59 @@ def test_an_image_that_a_node_has_lost_is_noticed(nodes: list[dict[str, Any]], l
 def test_an_image_is_named_with_its_registry() -> None:
     assert name_image("tenure-pilot", "1", "") == "tenure-pilot:1"
     assert name_image("tenure-pilot", "1", "r.example.com:5000/x") == "r.example.com:5000/x/tenure-pilot:1"
+
+
+@pytest.fixture
+def images(make_site: Callable[..., Site], programs: Any) -> Callable[..., Images]:
+    """Return a function that makes built images."""
+
+    def make(**variables: str) -> Images:
+        site = make_site(**variables)
+        made = Images(site.programs, site.options, site.logs, "1")
+        made.ids = {name: f"sha256:{index:064x}" for index, name in enumerate(NAMES)}
+        return made
+
+    return make
+
+
+def test_what_kind_cannot_load_from_dockers_store_is_loaded_by_an_archive(
+    images: Callable[..., Images], make_site: Callable[..., Site], programs: Any
+) -> None:
+    programs.broken.add("kind load docker-image")
+    programs.complaint[0] = "ctr: content digest sha256:44b2: not found"
+    state = make_site().state
+    assert images().hand_over(state) == f"{len(NAMES)} of {len(NAMES)} handed over"
+    [save] = [call for call in programs.calls if call[:2] == ("docker", "save") and "tenure-pilot:1" in call]
+    assert save[2:4] == ("--platform", "linux/arm64")
+    archive = save[save.index("-o") + 1]
+    assert ("kind", "load", "image-archive", archive, "--name", "tenure") in programs.calls
+    assert not Path(archive).exists()
+    assert images().hand_over(state) == "unchanged"
+
+
+def test_another_failure_to_load_is_told_as_it_is(
+    images: Callable[..., Images], make_site: Callable[..., Site], programs: Any
+) -> None:
+    programs.broken.add("kind load docker-image")
+    with pytest.raises(ProgramError, match="broken by the test"):
+        images().hand_over(make_site().state)
+    assert programs.count("docker", "save") == 0
+
+
+def run_script(root: Path, log: Path, *arguments: str) -> list[str]:
+    """Run scripts/images of a checkout with a docker that only notes its command lines; return these."""
+    docker = log.parent / "bin" / "docker"
+    docker.parent.mkdir(exist_ok=True)
+    docker.write_text(DOCKER)
+    docker.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{docker.parent}:{os.environ['PATH']}", "DOCKER_LOG": str(log)}
+    environment.pop("TAG", None)
+    command = ["/bin/sh", str(root / "scripts" / "images"), *arguments]
+    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=60)
+    return log.read_text().splitlines()
+
+
+def test_images_are_built_without_attestations(tmp_path: Path) -> None:
+    built = [one for one in run_script(ROOT, tmp_path / "log", "pilot") if " build " in one]
+    assert len(built) == 1
+    assert built[0].startswith("1 build ")
