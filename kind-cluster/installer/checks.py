@@ -11,7 +11,8 @@ from installer.options import SWITCHES, TITLES, Options
 GIB = 1 << 30
 NEEDED_MEMORY = {True: 8 * GIB, False: 5 * GIB}
 """Memory of a kind cluster, with and without Kubeflow Pipelines (docs/cluster.md has the parts)."""
-NEEDED_DISK = 30 * GIB
+NEEDED_DISK = {False: 30 * GIB, True: 8 * GIB}
+"""Free disk, without a cluster and with one, which has its images and volumes already."""
 NEEDED_WATCHES = 524_288
 NEEDED_INSTANCES = 512
 OLDEST_KUBERNETES = (1, 32)
@@ -96,7 +97,10 @@ def judge_machine(facts: Machine, options: Options) -> list[Finding]:
     )
     found.append(
         _judge_amount(
-            "free disk for images", facts.disk, NEEDED_DISK, "Free some, e.g. docker system prune --volumes"
+            "free disk for images",
+            facts.disk,
+            NEEDED_DISK[facts.cluster_exists],
+            "Free some, e.g. docker image prune",
         )
     )
     for name, value, needed in (

@@ -54,7 +54,7 @@ def test_a_fit_machine_has_no_problem() -> None:
         ({"kind": None}, "kind is not installed", "sigs.k8s.io/kind@v0.33.0"),
         ({"kubectl": None}, "kubectl is not installed", "kubernetes.io/docs"),
         ({"memory": 4 * GIB}, "4.0 GiB, needed are 8", "WITH_KFP=no"),
-        ({"disk": 5 * GIB}, "free disk", "prune"),
+        ({"disk": 5 * GIB}, "free disk", "docker image prune"),
         ({"watches": 8192}, "too many open files", "sudo sysctl fs.inotify.max_user_watches=524288"),
         ({"instances": 128}, "max_user_instances is 128", "99-kind.conf"),
         ({"port_free": False}, "8880", "hostPort"),
@@ -75,6 +75,13 @@ def test_less_memory_is_enough_without_the_pipelines() -> None:
 
 def test_the_port_may_be_taken_by_the_cluster_itself() -> None:
     assert not problems(judge_machine(replace(MACHINE, port_free=False, cluster_exists=True), make_options()))
+
+
+def test_a_cluster_that_exists_has_its_images_already() -> None:
+    used = replace(MACHINE, disk=20 * GIB)
+    assert problems(judge_machine(used, make_options()))
+    assert not problems(judge_machine(replace(used, cluster_exists=True), make_options()))
+    assert problems(judge_machine(replace(used, disk=2 * GIB, cluster_exists=True), make_options()))
 
 
 def test_another_kind_is_only_a_warning() -> None:
