@@ -12,8 +12,10 @@ from installer.options import ROOT, Options
 from installer.program import Programs
 from installer.state import State
 
+COMPONENTS = "tenure-components"
+"""The image of a run's steps."""
 NAMES = (
-    "tenure-components",
+    COMPONENTS,
     "tenure-predictor",
     "tenure-detector",
     "tenure-pilot",
@@ -111,29 +113,47 @@ class Images:
     def hand_over(self, state: State, nodes: Sequence[Mapping[str, Any]] = ()) -> str:
         """Push the images, or give them to the nodes; those that are there already are left alone."""
         watched = () if self._options.registry else nodes  # from a registry a node fetches them itself
+        addresses = {name: self.address(name) for name in NAMES}
         fresh = [
             name
-            for name, reference in self.references.items()
+            for name, reference in addresses.items()
             if not state.matches(f"image {name}", f"{reference} {self.ids[name]}")
             or find_lost(watched, reference)
         ]
         for name in fresh:
-            reference = self.references[name]
+            reference = addresses[name]
+            if reference != self.references[name]:
+                self._programs.need(["docker", "tag", self.references[name], reference])
             self._give(name, reference)
             state.note(f"image {name}", f"{reference} {self.ids[name]}")
         return f"{len(fresh)} of {len(NAMES)} handed over" if fresh else "unchanged"
 
+    def address(self, name: str) -> str:
+        """Return the name under which the nodes get an image.
+
+        Runs are cached by their image's name. Where no registry gives it a digest, the steps' image has its
+        ID in its tag: other content is then another name, and another key.
+        """
+        reference = self.references[name]
+        if name != COMPONENTS or self._options.registry:
+            return reference
+        return f"{reference}-{self.ids[name].removeprefix('sha256:')[:12]}"
+
     def pin(self, name: str) -> str:
         """Return an image by its digest when a registry has given it one, else by its tag."""
-        reference = self.references[name]
         if not self._options.registry:
-            return reference
+            return self.address(name)
+        reference = self.references[name]
         listed = self._programs.run(
             ["docker", "image", "inspect", "--format", '{{join .RepoDigests "\\n"}}', reference]
         )
         base = reference.rsplit(":", 1)[0]
-        digests = [one for one in listed.out.split() if one.startswith(f"{base}@")]
-        return digests[0] if digests else reference
+        for one in listed.out.split() if listed.ok else ():
+            # Docker leaves its own registry out of the names.
+            repository, _, digest = one.partition("@")
+            if qualify_image(repository) == qualify_image(base):
+                return f"{base}@{digest}"
+        return reference
 
     def _give(self, name: str, reference: str) -> None:
         log = self._logs / f"load-{name}.log"

@@ -38,17 +38,24 @@ def choose_settings(options: Options, components_image: str, gateway_url: str | 
 
 
 def choose_images(references: Mapping[str, str], options: Options) -> list[dict[str, str]]:
-    """Return kustomize's `images` entries: ours by registry and tag, PostgreSQL from the mirror."""
-    entries = []
-    for name, reference in references.items():
-        base, _, tag = reference.rpartition(":")
-        entries.append({"name": name, "newName": base, "newTag": tag})
+    """Return kustomize's `images` entries: ours by digest or tag, PostgreSQL from the mirror."""
+    entries = [make_entry(name, reference) for name, reference in references.items()]
     if options.mirror:
-        base, _, tag = mirror_image(
-            qualify_image(options.versions["POSTGRES_IMAGE"]), options.mirror
-        ).rpartition(":")
-        entries.append({"name": "postgres", "newName": base, "newTag": tag})
+        entries.append(
+            make_entry(
+                "postgres", mirror_image(qualify_image(options.versions["POSTGRES_IMAGE"]), options.mirror)
+            )
+        )
     return entries
+
+
+def make_entry(name: str, reference: str) -> dict[str, str]:
+    """Return kustomize's entry that puts an image in the place of the one called `name`."""
+    base, _, digest = reference.partition("@")
+    if digest:
+        return {"name": name, "newName": base, "digest": digest}
+    base, _, tag = reference.rpartition(":")
+    return {"name": name, "newName": base, "newTag": tag}
 
 
 def write_kustomization(

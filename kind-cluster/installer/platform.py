@@ -8,6 +8,7 @@ from typing import Any
 from installer import credentials
 from installer.credentials import Key
 from installer.errors import InstallError
+from installer.images import COMPONENTS, NAMES
 from installer.kubectl import load
 from installer.options import NAMESPACE, PIPELINES_NAMESPACE
 from installer.overlay import choose_settings, copy_settings, stamp, write_kustomization
@@ -78,8 +79,9 @@ def render(site: Site) -> list[Document]:
     """Return the platform's documents for this site."""
     options = site.options
     images = site.images
-    settings = choose_settings(options, images.pin("tenure-components"), _find_gateway_url(site))
-    directory = write_kustomization(site.directory / "overlay", options, images.references, settings)
+    references = {name: images.pin(name) for name in NAMES}
+    settings = choose_settings(options, references[COMPONENTS], _find_gateway_url(site))
+    directory = write_kustomization(site.directory / "overlay", options, references, settings)
     found = load(site.kubectl.need("kustomize", str(directory)))
     held = [
         site.kubectl.get("secret", name, NAMESPACE)

@@ -149,6 +149,8 @@ class FakePrograms(Programs):
     cluster: FakeCluster = field(default_factory=FakeCluster)
     calls: list[tuple[str, ...]] = field(default_factory=list)
     images: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, list[str]] = field(default_factory=dict)
+    """What registries call an image."""
     kinds: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     """Programs (or their first two words) that fail."""
@@ -177,9 +179,14 @@ class FakePrograms(Programs):
             return Result(0, json.dumps(said), "")
         if name == "docker" and "{{.Os}}/{{.Architecture}}" in arguments:
             return Result(0, "linux/arm64\n", "")
+        if name == "docker" and arguments[1:3] == ["image", "inspect"] and "RepoDigests" in arguments[4]:
+            return Result(0, "\n".join(self.digests.get(arguments[-1], ())) + "\n", "")
         if name == "docker" and arguments[1:3] == ["image", "inspect"]:
             found = self.images.get(arguments[-1])
             return Result(0, f"{found}\n", "") if found else Result(1, "", "no such image")
+        if name == "docker" and arguments[1] == "tag":
+            self.images[arguments[3]] = self.images[arguments[2]]
+            return Result(0, "", "")
         if name == "kind" and arguments[1] == "version":
             return Result(0, "kind v0.33.0 go1.25 linux/amd64\n", "")
         if name == "kind" and arguments[1] == "get":
@@ -284,7 +291,8 @@ def _kustomize(directory: Path) -> str:
             found.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
     for entry in written.get("images", ()):
         if "newName" in entry:
-            whole = f"{entry['newName']}:{entry['newTag']}"
+            end = f"@{entry['digest']}" if "digest" in entry else f":{entry['newTag']}"
+            whole = f"{entry['newName']}{end}"
             text = re.sub(rf'"image": "{entry["name"]}(:[^"]*)?"', f'"image": "{whole}"', json.dumps(found))
             found = json.loads(text)
     namespace = written.get("namespace")

@@ -53,6 +53,7 @@ def images(make_site: Callable[..., Site], programs: Any) -> Callable[..., Image
         site = make_site(**variables)
         made = Images(site.programs, site.options, site.logs, "1")
         made.ids = {name: f"sha256:{index:064x}" for index, name in enumerate(NAMES)}
+        programs.images.update({made.references[name]: made.ids[name] for name in NAMES})
         return made
 
     return make
@@ -80,6 +81,24 @@ def test_another_failure_to_load_is_told_as_it_is(
     with pytest.raises(ProgramError, match="broken by the test"):
         images().hand_over(make_site().state)
     assert programs.count("docker", "save") == 0
+
+
+@pytest.mark.parametrize(
+    ("registry", "listed", "pinned"),
+    [
+        ("r.example.com:5000/x", ["r.example.com:5000/x/{}@sha256:1"], "r.example.com:5000/x/{}@sha256:1"),
+        ("docker.io/x", ["x/{}@sha256:1"], "docker.io/x/{}@sha256:1"),
+        ("x", ["x/{}@sha256:1"], "x/{}@sha256:1"),
+        ("r.example.com/x", ["r.example.com/other/{}@sha256:1"], "r.example.com/x/{}:1"),
+        ("r.example.com/x", [], "r.example.com/x/{}:1"),
+    ],
+)
+def test_an_image_is_pinned_by_the_digest_of_its_own_registry(
+    images: Callable[..., Images], programs: Any, registry: str, listed: list[str], pinned: str
+) -> None:
+    for name in NAMES:
+        programs.digests[f"{registry}/{name}:1"] = [one.format(name) for one in listed]
+        assert images(REGISTRY=registry).pin(name) == pinned.format(name)
 
 
 def run_script(root: Path, log: Path, *arguments: str) -> list[str]:

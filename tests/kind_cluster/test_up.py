@@ -234,7 +234,7 @@ def test_everything_is_installed_on_a_new_kind_cluster(install: Install, program
     assert ("Deployment", "tenure", "tenure-pilot") in there
     assert ("Gateway", "kserve", "kserve-ingress-gateway") in there
     settings = there["ConfigMap", "tenure", "tenure-settings"]["data"]
-    assert settings["TENURE_COMPONENTS_IMAGE"] == "tenure-components:0123456789ab"
+    assert settings["TENURE_COMPONENTS_IMAGE"] == "tenure-components:0123456789ab-components"
     assert there["ConfigMap", "kubeflow", "tenure-settings"]["data"] == settings
     assert store.exists("s3://tenure/data/telco.csv")
     assert "run run-1 started" in printed
@@ -410,6 +410,46 @@ def test_an_image_rebuilt_under_its_tag_renews_its_pods_and_no_others(
     assert notes("tenure-pilot") != before["tenure-pilot"]
     assert notes("tenure-console") == before["tenure-console"]
     assert programs.count("kind", "load") == 1
+
+
+def test_from_a_registry_every_image_is_taken_by_its_digest(install: Install, programs: Any) -> None:
+    for name in NAMES:
+        reference = f"r.example.com/x/{name}:t1"
+        programs.images[reference] = f"sha256:{name}"
+        programs.digests[reference] = [f"elsewhere/{name}@sha256:0", f"r.example.com/x/{name}@sha256:{name}"]
+    install(REGISTRY="r.example.com/x", TAG="t1", BUILD="no")
+    ours = set()
+    for (kind, namespace, _), one in programs.cluster.objects.items():
+        if kind == "Deployment" and namespace == "tenure":
+            template = one["spec"]["template"]["spec"]
+            ours |= {c["image"] for c in [*template["containers"], *template.get("initContainers", ())]}
+    ours = {one for one in ours if "tenure-" in one}
+    assert len(ours) == 4
+    assert all("@sha256:tenure-" in one for one in ours)
+    settings = programs.cluster.objects["ConfigMap", "tenure", "tenure-settings"]["data"]
+    whole = "r.example.com/x/tenure-components@sha256:tenure-components"
+    assert settings["TENURE_COMPONENTS_IMAGE"] == whole
+
+
+def test_other_content_under_the_same_tag_is_another_image_of_the_steps(
+    install: Install, programs: Any
+) -> None:
+    def find() -> str:
+        install()
+        return str(
+            programs.cluster.objects["ConfigMap", "tenure", "tenure-settings"]["data"][
+                "TENURE_COMPONENTS_IMAGE"
+            ]
+        )
+
+    first = find()
+    loaded = [call[-1] for call in programs.calls if call[:2] == ("kind", "load")]
+    assert first in loaded
+    assert find() == first
+    programs.images["tenure-components:0123456789ab"] = "sha256:fedcba9876543210"
+    second = find()
+    assert second == "tenure-components:0123456789ab-fedcba987654"
+    assert programs.images[second] == "sha256:fedcba9876543210"
 
 
 def test_only_missing_images_are_built_and_from_the_mirrors_base(install: Install, programs: Any) -> None:

@@ -143,9 +143,11 @@ def test_ports_of_services_exist(rendered: Any) -> None:
 
 def test_images(rendered: Any) -> None:
     for name, container in rendered.containers():
-        image, _, tag = container["image"].rpartition("/")[2].partition(":")
-        if image in OURS:
-            assert not tag or rendered.overlay != "kind", f"{name}: the tag is set at the install"
+        image, _, rest = container["image"].rpartition("/")[2].partition("@")
+        if image in OURS and rendered.overlay == "kind":
+            assert not rest, f"{name}: the tag is set at the install"
+        elif image in OURS:
+            assert rest.startswith("sha256:"), f"{name}: an example shows a digest"
         else:
             assert container["image"].endswith("postgres:17.6-bookworm"), name
 
