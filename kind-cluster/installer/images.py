@@ -31,15 +31,17 @@ _PYTHON_IMAGE = "python:3.11-slim-bookworm"
 
 
 def find_tag(programs: Programs, options: Options) -> str:
-    """Return the tag asked for, else twelve digits of the commit (`-dirty`: and changes)."""
+    """Return the tag asked for, else twelve digits of the commit (`-dirty`: and changes of what is copied).
+
+    Raises:
+        InstallError: Neither is there.
+    """
     if options.tag:
         return options.tag
-    found = programs.run(["git", "rev-parse", "--short=12", "HEAD"], directory=ROOT)
+    found = programs.run([str(ROOT / "scripts" / "images"), "--tag"], directory=ROOT)
     if not found.ok:
-        raise InstallError("this is no git checkout: say TAG=, the tag that our images get")
-    commit = found.out.strip()
-    changed = programs.need(["git", "status", "--porcelain", "--untracked-files=no"], directory=ROOT).strip()
-    return f"{commit}-dirty" if changed else commit
+        raise InstallError(found.err.strip() or "scripts/images --tag says nothing: say TAG=")
+    return found.out.strip()
 
 
 def name_image(name: str, tag: str, registry: str) -> str:

@@ -144,7 +144,7 @@ class FakeCluster:
 
 @dataclass(frozen=True)
 class FakePrograms(Programs):
-    """Plays kubectl, docker, kind, git and make; remembers the command lines."""
+    """Plays kubectl, docker, kind, make and scripts/images; remembers the command lines."""
 
     cluster: FakeCluster = field(default_factory=FakeCluster)
     calls: list[tuple[str, ...]] = field(default_factory=list)
@@ -191,8 +191,8 @@ class FakePrograms(Programs):
             return Result(0, "kind v0.33.0 go1.25 linux/amd64\n", "")
         if name == "kind" and arguments[1] == "get":
             return Result(0, "\n".join(self.kinds), "")
-        if name == "git":
-            return Result(0, "" if arguments[1] == "status" else "0123456789ab\n", "")
+        if name == "images":
+            return Result(0, "0123456789ab\n", "")
         return Result(127, "", f"{name}: not played")
 
     def record(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 
 from installer.errors import ProgramError
-from installer.images import NAMES, Images, find_lost, name_image
-from installer.options import ROOT
+from installer.images import NAMES, Images, find_lost, find_tag, name_image
+from installer.options import ROOT, Options
+from installer.program import Programs
 from installer.site import Site
 
 DOCKER = """#!/bin/sh
@@ -112,6 +114,73 @@ def run_script(root: Path, log: Path, *arguments: str) -> list[str]:
     command = ["/bin/sh", str(root / "scripts" / "images"), *arguments]
     subprocess.run(command, check=True, env=environment, capture_output=True, timeout=60)
     return log.read_text().splitlines()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A git repository with the script and little else."""
+    root = tmp_path / "checkout"
+    for name in ("scripts/images", ".dockerignore", "tenure/__init__.py"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    (root / "docs").mkdir()
+    (root / ".gitignore").write_text("__pycache__/\n")
+    git(root, "init", "--quiet")
+    git(root, "add", "-A")
+    git(root, "-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet", "-m", "first")
+    git(root, "config", "status.showUntrackedFiles", "no")
+    return root
+
+
+def git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+
+
+def read_tag(root: Path) -> str:
+    script = str(root / "scripts" / "images")
+    environment = {key: value for key, value in os.environ.items() if key != "TAG"}
+    done = subprocess.run(
+        ["/bin/sh", script, "--tag"], check=True, capture_output=True, text=True, timeout=60, env=environment
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "dirty"),
+    [
+        ("tenure/new.py", True),
+        ("serving/new/deep.py", True),
+        ("tenure/__init__.py", True),
+        ("requirements/pilot.txt", True),
+        ("docs/new.md", False),
+        ("tenure/__pycache__/new.pyc", False),
+        ("notes.txt", False),
+    ],
+)
+def test_a_tag_says_whether_what_is_copied_was_changed_tracked_or_not(
+    checkout: Path, name: str, dirty: bool
+) -> None:
+    commit = git(checkout, "rev-parse", "--short=12", "HEAD")
+    assert read_tag(checkout) == commit
+    (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+    with (checkout / name).open("a") as file:
+        file.write("# changed\n")
+    assert read_tag(checkout) == (f"{commit}-dirty" if dirty else commit)
+
+
+def test_the_tag_of_an_installation_is_the_scripts() -> None:
+    assert find_tag(Programs({**os.environ, "TAG": ""}), Options(versions={})) == read_tag(ROOT)
+    assert find_tag(Programs({}), Options(versions={}, tag="mine")) == "mine"
+
+
+def test_what_is_looked_at_is_what_docker_gets() -> None:
+    """Every place that .dockerignore lets through is among those whose changes count."""
+    script = (ROOT / "scripts" / "images").read_text()
+    sources = script.split('sources="')[1].split('"')[0].replace("\\\n", " ").split()
+    through = [one[1:] for one in (ROOT / ".dockerignore").read_text().splitlines() if one.startswith("!")]
+    assert through
+    assert not [one for one in through if not any(one == it or one.startswith(f"{it}/") for it in sources)]
 
 
 def test_images_are_built_without_attestations(tmp_path: Path) -> None:
