@@ -248,6 +248,12 @@ def _judge_piece(switch: str, facts: Cluster, options: Options) -> Finding:
                 f"Use it: WITH_{switch}=no. Or remove it first",
             )
         return Finding("ok", f"{label}: will be installed" if not there else f"{label}: installed from here")
+    if switch == "CERT_MANAGER" and missing and options.installs("KSERVE"):
+        return Finding(
+            "problem",
+            f"{label} is not there ({missing[0]}), and KServe, which is to be installed, needs it",
+            "WITH_CERT_MANAGER=yes installs it, as pinned",
+        )
     if switch in ("CERT_MANAGER", "KFP"):  # Tenure itself does without
         if switch == "KFP" and not facts.pipelines_there:
             return Finding(

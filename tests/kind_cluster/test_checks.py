@@ -117,6 +117,17 @@ def test_each_lack_of_a_cluster_is_named(change: dict[str, Any], text: str, fix:
     assert fix in found.fix
 
 
+def test_kserve_is_not_installed_where_cert_manager_is_missing() -> None:
+    types = ALL_TYPES - {"certificates.cert-manager.io", *TYPES["KSERVE"]}
+    bare = replace(CLUSTER, types=types)
+    options = make_options(CLUSTER="existing", REGISTRY="r.io/x", **{**NONE, "WITH_KSERVE": "yes"})
+    [found] = problems(judge_cluster(bare, options))
+    assert "cert-manager is not there" in found.text
+    assert "WITH_CERT_MANAGER=yes" in found.fix
+    there = replace(CLUSTER, types=types | {"certificates.cert-manager.io"})
+    assert not problems(judge_cluster(there, options))
+
+
 def test_a_cluster_that_does_not_answer_is_judged_no_further() -> None:
     silent = replace(CLUSTER, server=None, error="dial tcp: connection refused")
     [found] = problems(judge_cluster(silent, make_options(CLUSTER="existing")))
