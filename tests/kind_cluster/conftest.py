@@ -49,6 +49,7 @@ class FakeCluster:
     refuse_apply: Hook = lambda _: None
     refuse_create: Hook = lambda _: None
     healthy: bool = True
+    node_ready: bool = True
 
     def __post_init__(self) -> None:
         self.put({"kind": "Namespace", "metadata": {"name": "kube-system", "uid": UID}})
@@ -98,7 +99,7 @@ class FakeCluster:
         if verb == "get" and "--raw" in options:
             return Result(0, "ok", "") if self.healthy else Result(1, "", "service unavailable")
         if verb == "get" and options.get("-o", "").startswith("jsonpath"):
-            return Result(0, "node True\n", "")
+            return Result(0, f"node {self.node_ready}\n", "")
         if verb == "get" and rest[0] == "events":
             return Result(0, "", "")
         if verb == "get" and len(rest) == 2:
@@ -151,6 +152,8 @@ class FakePrograms(Programs):
     images: dict[str, str] = field(default_factory=dict)
     digests: dict[str, list[str]] = field(default_factory=dict)
     """What registries call an image."""
+    stopped: set[str] = field(default_factory=set)
+    """Nodes of kind clusters that do not run."""
     kinds: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     """Programs (or their first two words) that fail."""
@@ -184,6 +187,13 @@ class FakePrograms(Programs):
         if name == "docker" and arguments[1:3] == ["image", "inspect"]:
             found = self.images.get(arguments[-1])
             return Result(0, f"{found}\n", "") if found else Result(1, "", "no such image")
+        if name == "docker" and arguments[1] == "inspect":
+            return Result(0, "false\n" if arguments[-1] in self.stopped else "true\n", "")
+        if name == "docker" and arguments[1] == "start":
+            self.stopped.remove(arguments[2])
+            return Result(0, "", "")
+        if name == "kind" and arguments[1] == "export":
+            return Result(0, "", "")
         if name == "docker" and arguments[1] == "tag":
             self.images[arguments[3]] = self.images[arguments[2]]
             return Result(0, "", "")

@@ -304,6 +304,33 @@ def test_a_run_that_ended_in_the_middle_goes_on(install: Install, programs: Any,
     assert programs.count("kind", "create", "cluster") == (2 if broken == "kind create" else 1)
 
 
+def test_a_cluster_that_was_stopped_is_started_and_known_to_the_kubeconfig(
+    install: Install, programs: Any
+) -> None:
+    install()
+    programs.stopped.add("tenure-control-plane")
+    programs.calls.clear()
+    assert "started again" in install()
+    started = programs.calls.index(("docker", "start", "tenure-control-plane"))
+    assert started < programs.calls.index(("kind", "export", "kubeconfig", "--name", "tenure"))
+    programs.calls.clear()
+    install()
+    assert programs.count("docker", "start") == 0
+
+
+def test_a_cluster_that_was_never_finished_is_told_apart(install: Install, programs: Any) -> None:
+    programs.kinds.append("tenure")
+    programs.cluster.node_ready = False
+    with pytest.raises(WaitError, match=r"half made: make cluster-down, then make up"):
+        install()
+    programs.cluster.node_ready = True
+    install()
+    programs.cluster.node_ready = False
+    with pytest.raises(WaitError, match="node not ready") as caught:
+        install()
+    assert "cluster-down" not in str(caught.value)
+
+
 def test_a_cluster_made_anew_is_installed_anew(install: Install, programs: Any) -> None:
     install()
     programs.cluster.objects.clear()
