@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from clients.names import OWN_ANNOTATIONS
+from installer.errors import SourceError
 
 Document = dict[str, Any]
 
@@ -80,7 +81,7 @@ def configure_kserve(documents: Iterable[Document], *, gateway: str, domain: str
     """Set KServe to Standard mode behind the Gateway API, with sidecars that fit a small machine.
 
     Raises:
-        ValueError: The documents hold no `inferenceservice-config`.
+        SourceError: The documents hold no `inferenceservice-config`, or one that is not JSON.
     """
     changed = [copy.deepcopy(one) for one in documents]
     for one in changed:
@@ -104,11 +105,17 @@ def configure_kserve(documents: Iterable[Document], *, gateway: str, domain: str
                 _change_json(one["data"], sidecar, {"cpuRequest": "20m", "memoryRequest": "48Mi"})
             _change_json(one["data"], "storageInitializer", {"cpuRequest": "50m"})
             return changed
-    raise ValueError("KServe's manifests hold no ConfigMap inferenceservice-config: is it another file?")
+    raise SourceError("KServe's manifests hold no ConfigMap inferenceservice-config: is it another file?")
 
 
 def _change_json(data: dict[str, str], key: str, changes: Mapping[str, Any]) -> None:
-    data[key] = json.dumps({**json.loads(data.get(key, "{}")), **changes}, indent=2)
+    try:
+        known = json.loads(data.get(key, "{}"))
+    except json.JSONDecodeError as error:
+        raise SourceError(f"ConfigMap inferenceservice-config: `{key}` is not JSON: {error}") from error
+    if not isinstance(known, dict):
+        raise SourceError(f"ConfigMap inferenceservice-config: `{key}` is no JSON object")
+    data[key] = json.dumps({**known, **changes}, indent=2)
 
 
 def keep_retries(documents: Iterable[Document]) -> list[Document]:

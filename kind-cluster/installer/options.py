@@ -105,6 +105,8 @@ class Options:
 def read_versions(path: Path = VERSIONS, environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """Read the pins; a variable of the environment with the same name wins.
 
+    The hash of one version is not asked of another that the environment names.
+
     Raises:
         OptionError: A line is not `NAME=value`.
     """
@@ -118,7 +120,12 @@ def read_versions(path: Path = VERSIONS, environment: Mapping[str, str] | None =
             raise OptionError(f"{path}:{number}: {text!r} is not of the form NAME=value")
         found[matched[1]] = matched[2]
     overrides = environment or {}
-    return {name: overrides.get(name) or value for name, value in found.items()}
+    chosen = {name: overrides.get(name) or value for name, value in found.items()}
+    for name in found:
+        version = name.removesuffix("_SHA256") + "_VERSION"
+        if name.endswith("_SHA256") and chosen[version] != found[version] and not overrides.get(name):
+            chosen[name] = ""
+    return chosen
 
 
 def read_options(environment: Mapping[str, str], versions: Mapping[str, str]) -> Options:

@@ -28,13 +28,13 @@ _HEALTH = "/api/v1/namespaces/{namespace}/services/http:ml-pipeline:8888/proxy/a
 
 def install_gateway_api(site: Site) -> str:
     """The types Gateway, HTTPRoute and so on, of the standard channel."""
-    found = load(_sources(site).read("GATEWAY_API").read_text())
+    found = _load(site, "GATEWAY_API")
     return _install(site, "GATEWAY_API", found, (), lambda: probe_route(site))
 
 
 def install_envoy_gateway(site: Site) -> str:
     """The gateway's controller, and one Gateway."""
-    found = change.drop_gateway_api(load(_sources(site).read("ENVOY_GATEWAY").read_text()))
+    found = change.drop_gateway_api(_load(site, "ENVOY_GATEWAY"))
     gateway = load(GATEWAY.read_text())
     for one in gateway:
         if one["kind"] == "EnvoyProxy":
@@ -48,15 +48,14 @@ def install_envoy_gateway(site: Site) -> str:
 
 def install_cert_manager(site: Site) -> str:
     """What issues the webhooks' certificates."""
-    found = load(_sources(site).read("CERT_MANAGER").read_text())
+    found = _load(site, "CERT_MANAGER")
     return _install(site, "CERT_MANAGER", found, _list_workloads(found), lambda: probe_certificates(site))
 
 
 def install_kserve(site: Site) -> str:
     """KServe in Standard mode, without the controllers that Tenure has no use for."""
-    text = _sources(site).read("KSERVE").read_text()
     found = change.configure_kserve(
-        change.select_kserve(load(text)), gateway=site.options.gateway, domain=KSERVE_DOMAIN
+        change.select_kserve(_load(site, "KSERVE")), gateway=site.options.gateway, domain=KSERVE_DOMAIN
     )
     # Its own objects must pass its own webhook: they come when it answers.
     own = [one for one in found if one["apiVersion"].startswith("serving.kserve.io/")]
@@ -200,6 +199,11 @@ def _prepare_pipelines(site: Site) -> Path:
     target = site.directory / "pipelines"
     localize(tree, target, _PIPELINES_PARTS, argo, site.options.versions["ARGO_VERSION"])
     return target
+
+
+def _load(site: Site, switch: str) -> list[Document]:
+    sources = _sources(site)
+    return sources.load(sources.read(switch))
 
 
 def _identify(document: Mapping[str, Any]) -> tuple[str, str, str | None]:

@@ -234,7 +234,9 @@ def make_site(tmp_path: Path, programs: FakePrograms) -> Callable[..., Site]:
     """Return a function that makes a site with these variables."""
 
     def make(**environment: str) -> Site:
-        options = read_options(environment, read_versions())
+        # The third parties' files of these tests are made here: no pin knows them.
+        versions = {key: "" if key.endswith("_SHA256") else text for key, text in read_versions().items()}
+        options = read_options(environment, versions)
         changed = Options(**{**vars(options), "state": tmp_path / "state", "timeout": 0.2})
         kubectl = Kubectl(programs, "kubectl", changed.kubectl_context)
         return Site(changed, programs, kubectl, Progress(io.StringIO()))

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from installer import documents as change
+from installer.errors import SourceError
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "ConfigMap",
     "metadata": {"name": "inferenceservice-config", "namespace": "kserve"},
@@ -83,8 +84,15 @@ def test_kserve_is_set_to_standard_mode_and_keeps_what_else_it_has() -> None:
 
 
 def test_another_file_in_kserves_place_is_told() -> None:
-    with pytest.raises(ValueError, match="inferenceservice-config"):
+    with pytest.raises(SourceError, match="inferenceservice-config"):
         change.configure_kserve([make_type("a.b")], gateway="a/b", domain="c")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "<html>"])
+def test_a_configuration_that_is_no_json_is_told(text: str) -> None:
+    broken = {**CONFIG, "data": {**CONFIG["data"], "ingress": text}}
+    with pytest.raises(SourceError, match="`ingress` is no"):
+        change.configure_kserve([broken], gateway="a/b", domain="c")
 
 
 def test_argos_default_retries_are_taken_away() -> None:

@@ -74,6 +74,13 @@ def test_the_environment_wins_over_a_pin() -> None:
     assert read_versions(environment={"KSERVE_VERSION": ""})["KSERVE_VERSION"] != ""
 
 
+def test_a_hash_is_not_asked_of_another_version() -> None:
+    assert read_versions()["ENVOY_GATEWAY_SHA256"]
+    other = {"ENVOY_GATEWAY_VERSION": "v9"}
+    assert read_versions(environment=other)["ENVOY_GATEWAY_SHA256"] == ""
+    assert read_versions(environment={**other, "ENVOY_GATEWAY_SHA256": "1"})["ENVOY_GATEWAY_SHA256"] == "1"
+
+
 def test_a_line_that_is_no_assignment_is_refused_with_its_place(tmp_path: Path) -> None:
     file = tmp_path / "versions.env"
     file.write_text("# a comment\nA=1\nexport B=2\n")
