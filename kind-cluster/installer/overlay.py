@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from installer.documents import mirror_image, qualify_image
 from installer.options import NAMESPACE, PIPELINES_NAMESPACE, ROOT, Options
 from installer.state import fingerprint
@@ -79,8 +77,9 @@ def write_kustomization(
             }
         ],
     }
-    text = "# Written by `make up`; changes are lost.\n" + yaml.safe_dump(document, sort_keys=False)
-    (directory / "kustomization.yaml").write_text(text)
+    # JSON is YAML in which a tag of digits and one e is no number.
+    text = "# Written by `make up`; changes are lost.\n" + json.dumps(document, indent=1, ensure_ascii=False)
+    (directory / "kustomization.yaml").write_text(f"{text}\n")
     return directory
 
 

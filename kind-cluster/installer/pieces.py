@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from console.doctor.trial import make_pod, make_runtime, make_service
 from installer import documents as change
 from installer.credentials import PIPELINES_S3, make_password, make_secret
 from installer.errors import SourceError
@@ -117,31 +118,12 @@ def probe_certificates(site: Site) -> str | None:
 
 
 def probe_kserve(site: Site) -> str | None:
-    """Try to create an InferenceService and a ServingRuntime through KServe's webhooks."""
-    runtime = {
-        "apiVersion": "serving.kserve.io/v1alpha1",
-        "kind": "ServingRuntime",
-        "metadata": {"name": "tenure-probe", "namespace": "default"},
-        "spec": {
-            "supportedModelFormats": [{"name": "tenure-probe", "version": "1"}],
-            "containers": [{"name": "kserve-container", "image": "tenure-probe:1"}],
-        },
-    }
-    service = {
-        "apiVersion": "serving.kserve.io/v1beta1",
-        "kind": "InferenceService",
-        "metadata": {
-            "name": "tenure-probe",
-            "namespace": "default",
-            "annotations": {"serving.kserve.io/deploymentMode": "Standard"},
-        },
-        "spec": {
-            "predictor": {
-                "model": {"modelFormat": {"name": "tenure-probe"}, "storageUri": "s3://tenure/probe"}
-            }
-        },
-    }
-    return site.kubectl.try_create(runtime) or site.kubectl.try_create(service)
+    """Try to create what each of KServe's webhooks looks at: a runtime, a service, a model server's pod."""
+    for document in (make_runtime("default"), make_service("default"), make_pod("default")):
+        refusal = site.kubectl.try_create(document)
+        if refusal:
+            return refusal
+    return None
 
 
 def probe_pipelines(site: Site) -> str | None:
@@ -170,10 +152,11 @@ def _install(
     version = site.options.versions[f"{switch}_VERSION"]
     if not found:
         raise SourceError(f"the manifests of {switch} are empty")
-    prepared = change.mirror_images(change.add_namespaces(found), site.options.mirror)
+    prepared = change.mirror_images(found, site.options.mirror)
     mark = fingerprint(prepared)
     if site.state.matches(switch, mark) and probe() is None:
         return f"{version}, unchanged"
+    site.ensure_namespaces(change.list_missing_namespaces(prepared))
     late = {_identify(one) for one in last}
     site.apply([one for one in prepared if _identify(one) not in late])
     for namespace in dict.fromkeys(place for place, _, _ in workloads):

@@ -52,7 +52,7 @@ def make_secrets(site: Site) -> str:
         credentials.make_secret(credentials.TRACKING, NAMESPACE, tracking),
         *credentials.copy_for_runs(s3, databases, tracking),
     ]
-    _ensure_namespaces(site)
+    site.ensure_namespaces((NAMESPACE, PIPELINES_NAMESPACE))
     site.apply(wanted)
     made = [name for name, values in there.items() if values is None]
     return f"made {', '.join(made)}" if made else "unchanged"
@@ -118,12 +118,6 @@ _TYPES_OF_ROLES = (
     "ClusterRoleBinding",
     "ServingRuntime",
 )
-
-
-def _ensure_namespaces(site: Site) -> None:
-    for name in (NAMESPACE, PIPELINES_NAMESPACE):
-        if site.kubectl.get("namespace", name) is None:
-            site.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}])
 
 
 def _find_gateway_url(site: Site) -> str | None:

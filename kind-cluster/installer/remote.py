@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -71,7 +72,7 @@ def _localize_one(directory: Path, argo: Path, version: str) -> Iterator[Path]:
             elif (directory / entry).is_dir():
                 yield directory / entry
     if changed:
-        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        path.write_text(json.dumps(document, indent=1, ensure_ascii=False))
 
 
 def _find_argo(path: Path, entry: str, argo: Path, version: str) -> Path:

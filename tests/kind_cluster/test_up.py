@@ -78,6 +78,11 @@ def manifests(tmp_path: Path) -> Path:
         f"kserve-{versions['KSERVE_VERSION']}.yaml": [
             make_type("inferenceservices.serving.kserve.io"),
             make_type("servingruntimes.serving.kserve.io"),
+            {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {"name": "kserve", "labels": {"control-plane": "kserve-controller-manager"}},
+            },
             config,
             container,
             make_controller("kserve-controller-manager", "kserve"),
@@ -353,6 +358,29 @@ def test_a_webhook_that_is_not_up_yet_is_tried_again(
     programs.cluster.refuse_apply = refuse
     assert "trying again: " in install()
     assert ("ClusterStorageContainer", "", "default") in programs.cluster.objects
+
+
+def test_what_kserve_puts_on_its_namespace_stays(install: Install, programs: Any, manifests: Path) -> None:
+    install()
+    namespace = programs.cluster.objects["Namespace", "", "kserve"]
+    assert namespace["metadata"]["labels"]["control-plane"] == "kserve-controller-manager"
+    [envoy] = manifests.glob("envoy-gateway-*.yaml")
+    envoy.write_text(
+        envoy.read_text() + "---\n" + yaml.safe_dump(make_controller("more", "envoy-gateway-system"))
+    )
+    main_state = next((manifests.parent / "state").rglob("SHA256SUMS"))
+    main_state.unlink()
+    install()
+    assert ("Deployment", "envoy-gateway-system", "more") in programs.cluster.objects
+    namespace = programs.cluster.objects["Namespace", "", "kserve"]
+    assert namespace["metadata"]["labels"]["control-plane"] == "kserve-controller-manager"
+
+
+@pytest.mark.parametrize("kind", ["ServingRuntime", "InferenceService", "Pod"])
+def test_each_webhook_of_kserve_is_waited_for(install: Install, programs: Any, kind: str) -> None:
+    programs.cluster.refuse_create = lambda one: f"no endpoints for {kind}" if one["kind"] == kind else None
+    with pytest.raises(WaitError, match=f"KServe to answer: not ready after .* no endpoints for {kind}"):
+        install()
 
 
 def test_a_refusal_for_good_ends_it_at_once(install: Install, programs: Any) -> None:
