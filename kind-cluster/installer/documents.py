@@ -16,6 +16,7 @@ from installer.errors import SourceError
 Document = dict[str, Any]
 
 _GATEWAY_GROUPS = ("gateway.networking.k8s.io", "gateway.networking.x-k8s.io")
+_UNUSED_CACHES = "kernelcache"
 _UNUSED_KSERVE = ("llmisvc", "llminferenceservice", "localmodel", "llm-d.ai", "inference.networking")
 _IMAGE_KEYS = re.compile(r'("(?:image|\w*Image)"\s*:\s*")([^"{}\s]+)(")')
 _REGISTRY_IMAGE = re.compile(
@@ -65,7 +66,10 @@ def drop_gateway_api(documents: Iterable[Document]) -> list[Document]:
 
 
 def select_kserve(documents: Iterable[Document]) -> list[Document]:
-    """Leave out the controllers of language models and of model caches: unused here, and they need memory."""
+    """Leave out the controllers of language models and of caches: unused here, and they need memory.
+
+    The types of kernel caches stay: KServe's own controller may watch them.
+    """
     return [
         one
         for one in documents
@@ -73,6 +77,7 @@ def select_kserve(documents: Iterable[Document]) -> list[Document]:
             word in one["metadata"]["name"] or word in one.get("spec", {}).get("group", "")
             for word in _UNUSED_KSERVE
         )
+        and (one["kind"] == "CustomResourceDefinition" or _UNUSED_CACHES not in one["metadata"]["name"])
     ]
 
 

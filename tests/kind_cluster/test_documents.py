@@ -64,12 +64,17 @@ def test_kserve_comes_without_controllers_that_nobody_needs() -> None:
         make_type("inferencepools.inference.networking.k8s.io"),
         {"kind": "Deployment", "metadata": {"name": "kserve-controller-manager"}},
         {"kind": "Deployment", "metadata": {"name": "kserve-localmodel-controller-manager"}},
+        {"kind": "DaemonSet", "metadata": {"name": "kserve-localmodelnode-agent"}},
+        make_type("kernelcaches.serving.kserve.io"),
+        {"kind": "DaemonSet", "metadata": {"name": "kserve-kernelcachenode-agent"}},
+        {"kind": "ServiceAccount", "metadata": {"name": "kserve-kernelcachenode-agent"}},
         {"kind": "Certificate", "metadata": {"name": "llmisvc-serving-cert"}},
         {"kind": "Certificate", "metadata": {"name": "serving-cert"}},
     ]
     assert names(change.select_kserve(found)) == [
         "inferenceservices.serving.kserve.io",
         "kserve-controller-manager",
+        "kernelcaches.serving.kserve.io",
         "serving-cert",
     ]
 
