@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from installer.documents import mirror_image, qualify_image
+from installer.documents import mirror_image
 from installer.options import NAMESPACE, PIPELINES_NAMESPACE, ROOT, Options
 from installer.state import fingerprint
 
@@ -36,24 +36,22 @@ def choose_settings(options: Options, components_image: str, gateway_url: str | 
 
 
 def choose_images(references: Mapping[str, str], options: Options) -> list[dict[str, str]]:
-    """Return kustomize's `images` entries: ours by digest or tag, PostgreSQL from the mirror."""
-    entries = [make_entry(name, reference) for name, reference in references.items()]
+    """Return kustomize's `images` entries: ours by digest or tag, PostgreSQL as pinned or from the mirror."""
+    postgres = options.versions["POSTGRES_IMAGE"]
     if options.mirror:
-        entries.append(
-            make_entry(
-                "postgres", mirror_image(qualify_image(options.versions["POSTGRES_IMAGE"]), options.mirror)
-            )
-        )
-    return entries
+        postgres = mirror_image(postgres, options.mirror)
+    return [make_entry(name, image) for name, image in {**references, "postgres": postgres}.items()]
 
 
-def make_entry(name: str, reference: str) -> dict[str, str]:
+def make_entry(name: str, image: str) -> dict[str, str]:
     """Return kustomize's entry that puts an image in the place of the one called `name`."""
-    base, _, digest = reference.partition("@")
+    whole, _, digest = image.partition("@")
+    directory, slash, last = whole.rpartition("/")
+    base, _, tag = last.partition(":")
+    entry = {"name": name, "newName": f"{directory}{slash}{base}"}
     if digest:
-        return {"name": name, "newName": base, "digest": digest}
-    base, _, tag = reference.rpartition(":")
-    return {"name": name, "newName": base, "newTag": tag}
+        return {**entry, "digest": digest}
+    return {**entry, "newTag": tag} if tag else entry
 
 
 def write_kustomization(

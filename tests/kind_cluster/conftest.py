@@ -303,7 +303,7 @@ def _kustomize(directory: Path) -> str:
             found.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
     for entry in written.get("images", ()):
         if "newName" in entry:
-            end = f"@{entry['digest']}" if "digest" in entry else f":{entry['newTag']}"
+            end = f"@{entry['digest']}" if "digest" in entry else f":{entry.get('newTag', 'latest')}"
             whole = f"{entry['newName']}{end}"
             text = re.sub(rf'"image": "{entry["name"]}(:[^"]*)?"', f'"image": "{whole}"', json.dumps(found))
             found = json.loads(text)
