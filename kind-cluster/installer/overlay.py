@@ -28,6 +28,7 @@ def choose_settings(options: Options, components_image: str, gateway_url: str | 
         "TENURE_INGRESS_DOMAIN": options.ingress_domain,
         "TENURE_RUNS_URL": options.runs_url,
         "TENURE_S3_BUCKET": options.s3_bucket,
+        "TENURE_S3_REGION": options.s3_region,
         "TENURE_S3_URL": options.s3_url,
     }
     if gateway_url:

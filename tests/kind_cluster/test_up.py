@@ -16,7 +16,7 @@ import yaml
 from clients.settings import Settings
 from clients.store import Store
 from installer import __main__ as main
-from installer import delivery
+from installer import credentials, delivery
 from installer.errors import CheckError, InstallError, ProgramError, SourceError, WaitError
 from installer.images import NAMES
 from installer.options import read_versions
@@ -413,6 +413,16 @@ def test_the_pipelines_key_of_the_store_is_nobodys_default(install: Install, pro
     ours = programs.cluster.values("tenure-s3")
     assert pipelines["secretkey"] != "minio123"
     assert (ours["accesskey"], ours["secretkey"]) == (pipelines["accesskey"], pipelines["secretkey"])
+
+
+def test_a_new_key_of_the_pipelines_store_is_followed_everywhere(install: Install, programs: Any) -> None:
+    install()
+    before = programs.cluster.values("tenure-s3")
+    new = {"accesskey": "new", "secretkey": "new-secret"}
+    programs.cluster.put(credentials.make_secret("mlpipeline-minio-artifact", "kubeflow", new))
+    assert "tenure-s3 follows mlpipeline-minio-artifact" in install()
+    assert programs.cluster.values("tenure-s3") == {**before, **new}
+    assert programs.cluster.values("tenure-s3", "kubeflow") == new
 
 
 def test_no_secret_is_printed_or_passed_as_an_argument(
