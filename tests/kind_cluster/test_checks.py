@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from installer.checks import GIB, TYPES, Cluster, Finding, Machine, judge_cluster, judge_machine
+from console.doctor.need import GIB
+from installer.checks import TYPES, Cluster, Finding, Machine, judge_cluster, judge_machine
 from installer.options import Options, read_options, read_versions
 
 MACHINE = Machine(
@@ -14,6 +15,7 @@ MACHINE = Machine(
     kind="v0.33.0",
     kubectl="v1.34.1",
     memory=16 * GIB,
+    cpus=8,
     disk=100 * GIB,
     watches=524_288,
     instances=8192,
