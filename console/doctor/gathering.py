@@ -109,6 +109,7 @@ def _list_sources(layout: Layout) -> Iterator[_Source]:
         yield _Source("serviceaccounts", f"/api/v1/namespaces/{namespace}/serviceaccounts")
         yield _name_config_map(namespace, "tenure-settings")
     yield _name_config_map(layout.kserve, "inferenceservice-config")
+    yield _name_config_map(layout.runs, "workflow-controller-configmap")
     serving = "serving.kserve.io/v1beta1"
     yield _Source(
         "inferenceservices",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from console.doctor import need
 from console.doctor.document import (
     explain,
     find_condition,
@@ -20,9 +21,6 @@ from console.doctor.document import (
 from console.doctor.finding import Finding, bad, good, unknown, warn
 from console.doctor.observation import Cluster
 from console.doctor.workload import check_workloads
-
-OLDEST = (1, 32)
-"""Kubernetes that KServe and Gateway API of our versions are tested with."""
 
 _PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure")
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
@@ -41,10 +39,10 @@ def check_api(cluster: Cluster) -> Iterator[Finding]:
         return
     yield good("api", f"the Kubernetes API answers at {cluster.server}")
     found = re.match(r"v?(\d+)\.(\d+)", cluster.version)
-    if found and (int(found[1]), int(found[2])) < OLDEST:
+    if found and (int(found[1]), int(found[2])) < need.KUBERNETES:
         yield bad(
             "api-version",
-            f"Kubernetes {cluster.version} is older than {OLDEST[0]}.{OLDEST[1]}",
+            f"Kubernetes {cluster.version} is older than {need.KUBERNETES[0]}.{need.KUBERNETES[1]}",
             "upgrade the cluster, or make a new one: `make up`",
         )
     elif found:

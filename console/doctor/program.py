@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import yaml
+
 from clients.names import OWN_ANNOTATIONS
 from console.doctor.document import Document, explain, find_condition, is_true, name_of, path_of
 from console.doctor.finding import Finding, bad, good, warn
@@ -134,6 +136,26 @@ def check_pipelines(cluster: Cluster) -> Iterator[Finding]:
                 f"the pipelines API does not answer: {answer.text}",
                 "see the ml-pipeline pod's log",
             )
+
+
+def check_retries(cluster: Cluster) -> Iterator[Finding]:
+    """Argo has no default retries of its own, which would take the place of those that steps ask for."""
+    where = f"{cluster.layout.runs}/workflow-controller-configmap"
+    found = cluster.find("configmaps", "workflow-controller-configmap", cluster.layout.runs)
+    text = ((found or {}).get("data") or {}).get("workflowDefaults", "")
+    try:
+        spec = (yaml.safe_load(text) or {}).get("spec") or {}
+        retries = "retryStrategy" in (spec.get("templateDefaults") or {})
+    except (yaml.YAMLError, AttributeError, TypeError):
+        yield warn("retries", f"{where}: `workflowDefaults` cannot be read", "see Argo's documentation of it")
+        return
+    if retries:
+        yield warn(
+            "retries",
+            f"{where}: the retryStrategy of workflowDefaults.spec.templateDefaults takes the place of the "
+            "steps' own, and multiplies in nested graphs: a step that must fail is tried dozens of times",
+            f"remove it: `kubectl -n {cluster.layout.runs} edit configmap workflow-controller-configmap`",
+        )
 
 
 def _judge_configuration(

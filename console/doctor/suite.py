@@ -93,7 +93,7 @@ CLUSTER: tuple[Group[Cluster], ...] = (
     Group("gateway", (gateway.check_programs, gateway.check_classes, gateway.check_gateway)),
     Group("KServe", (program.check_kserve, program.check_kserve_configuration)),
     Group("webhooks", (webhook.check_endpoints, webhook.check_bundles, webhook.check_trials)),
-    Group("Kubeflow Pipelines", (program.check_pipelines,)),
+    Group("Kubeflow Pipelines", (program.check_pipelines, program.check_retries)),
     Group(
         "Tenure",
         (

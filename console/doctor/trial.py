@@ -29,14 +29,14 @@ def list_attempts(cluster: Cluster) -> Iterator[Attempt]:
         yield Attempt(
             "an InferenceService",
             f"/apis/{_SERVING}/v1beta1/namespaces/{namespace}/inferenceservices",
-            _make_service(namespace),
+            make_service(namespace),
         )
-        yield Attempt("a model server's pod", f"/api/v1/namespaces/{namespace}/pods", _make_pod(namespace))
+        yield Attempt("a model server's pod", f"/api/v1/namespaces/{namespace}/pods", make_pod(namespace))
     if cluster.serves(f"{_SERVING}/v1alpha1", "servingruntimes"):
         yield Attempt(
             "a ServingRuntime",
             f"/apis/{_SERVING}/v1alpha1/namespaces/{namespace}/servingruntimes",
-            _make_runtime(namespace),
+            make_runtime(namespace),
         )
     if cluster.serves("cert-manager.io/v1", "certificates"):
         yield Attempt(
@@ -46,7 +46,8 @@ def list_attempts(cluster: Cluster) -> Iterator[Attempt]:
         )
 
 
-def _make_service(namespace: str) -> Document:
+def make_service(namespace: str) -> Document:
+    """Return an InferenceService that needs nothing else to be there."""
     return {
         "apiVersion": f"{_SERVING}/v1beta1",
         "kind": "InferenceService",
@@ -67,7 +68,8 @@ def _make_service(namespace: str) -> Document:
     }
 
 
-def _make_runtime(namespace: str) -> Document:
+def make_runtime(namespace: str) -> Document:
+    """Return a ServingRuntime of a format that nobody has."""
     return {
         "apiVersion": f"{_SERVING}/v1alpha1",
         "kind": "ServingRuntime",
@@ -79,7 +81,7 @@ def _make_runtime(namespace: str) -> Document:
     }
 
 
-def _make_pod(namespace: str) -> Document:
+def make_pod(namespace: str) -> Document:
     """Return a pod that Pod Security `restricted` lets pass, and that KServe's webhook is asked about."""
     return {
         "apiVersion": "v1",

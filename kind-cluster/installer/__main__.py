@@ -11,7 +11,7 @@ from functools import partial
 
 from installer import delivery, inference, pieces, platform, summary
 from installer.checks import Finding, judge_cluster, judge_machine
-from installer.errors import CheckError, InstallError, OptionError
+from installer.errors import CheckError, InstallError, OptionError, WaitError
 from installer.facts import find_kubectl, observe_cluster, observe_machine
 from installer.images import Images, find_tag
 from installer.kubectl import Kubectl
@@ -103,7 +103,7 @@ def status(site: Site) -> None:
 def _create_cluster(site: Site) -> str:
     name = site.options.name
     if name in site.programs.need(["kind", "get", "clusters"]).split():
-        outcome = "there"
+        outcome = _revive_cluster(site)
     else:
         image = site.options.versions["NODE_IMAGE"]
         if site.options.mirror:
@@ -125,8 +125,28 @@ def _create_cluster(site: Site) -> str:
             site.logs / "kind-create.log",
         )
         outcome = f"created, Kubernetes {site.options.versions['KUBERNETES_VERSION']}"
-    site.wait("the node", lambda: _find_unready_node(site))
+    try:
+        site.wait("the node", lambda: _find_unready_node(site))
+    except WaitError as error:
+        if (site.directory / "state.json").is_file():
+            raise
+        raise WaitError(
+            f"{error}\nNothing was ever installed in the cluster {name}, and it may be half made: "
+            "make cluster-down, then make up"
+        ) from error
     return outcome
+
+
+def _revive_cluster(site: Site) -> str:
+    """Start a cluster that is there, if it was stopped, and see that the kubeconfig knows it."""
+    name = site.options.name
+    node = f"{name}-control-plane"
+    running = site.programs.run(["docker", "inspect", "--format", "{{.State.Running}}", node])
+    stopped = running.ok and running.out.strip() == "false"
+    if stopped:
+        site.programs.need(["docker", "start", node])
+    site.programs.need(["kind", "export", "kubeconfig", "--name", name])
+    return "started again" if stopped else "there"
 
 
 def _find_unready_node(site: Site) -> str | None:

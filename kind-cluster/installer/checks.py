@@ -6,16 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from console.doctor import need
+from console.doctor.need import GIB
 from installer.options import SWITCHES, TITLES, Options
-
-GIB = 1 << 30
-NEEDED_MEMORY = {True: 8 * GIB, False: 5 * GIB}
-"""Memory of a kind cluster, with and without Kubeflow Pipelines (docs/cluster.md has the parts)."""
-NEEDED_DISK = 30 * GIB
-NEEDED_WATCHES = 524_288
-NEEDED_INSTANCES = 512
-OLDEST_KUBERNETES = (1, 32)
-"""KServe's own minimum."""
 
 Level = Literal["ok", "warning", "problem"]
 SIGNS = {"ok": "√", "warning": "‼", "problem": "×"}
@@ -55,6 +48,8 @@ class Machine:
     kubectl: str | None
     memory: int | None
     """Bytes that Docker may use."""
+    cpus: int | None
+    """Processors that Docker may use."""
     disk: int | None
     """Free bytes where Docker keeps images."""
     watches: int | None
@@ -89,19 +84,31 @@ def judge_machine(facts: Machine, options: Options) -> list[Finding]:
         _judge_amount(
             "memory for Docker",
             facts.memory,
-            NEEDED_MEMORY[options.installs("KFP")],
+            need.MEMORY[options.installs("KFP")],
             "Give Docker more memory (Docker Desktop: Settings, Resources), or leave Kubeflow Pipelines "
             "out: WITH_KFP=no",
+            need.MEMORY_SHORTFALL,
         )
     )
+    if facts.cpus is not None and facts.cpus < need.CPUS:
+        found.append(
+            Finding(
+                "warning",
+                f"processors for Docker: {facts.cpus}; with fewer than {need.CPUS} an install takes long",
+                "Give Docker more, or be patient: TIMEOUT=1800",
+            )
+        )
     found.append(
         _judge_amount(
-            "free disk for images", facts.disk, NEEDED_DISK, "Free some, e.g. docker system prune --volumes"
+            "free disk for images",
+            facts.disk,
+            need.DISK[facts.cluster_exists],
+            "Free some, e.g. docker image prune",
         )
     )
     for name, value, needed in (
-        ("max_user_watches", facts.watches, NEEDED_WATCHES),
-        ("max_user_instances", facts.instances, NEEDED_INSTANCES),
+        ("max_user_watches", facts.watches, need.INOTIFY_WATCHES),
+        ("max_user_instances", facts.instances, need.INOTIFY_INSTANCES),
     ):
         if value is not None and value < needed:
             setting = f"fs.inotify.{name}={needed}"
@@ -118,8 +125,8 @@ def judge_machine(facts: Machine, options: Options) -> list[Finding]:
         found.append(
             Finding(
                 "problem",
-                "port 127.0.0.1:8880, meant for the gateway, is taken",
-                "End what listens there (ss -ltnp 'sport = :8880'), or change hostPort in "
+                f"port 127.0.0.1:{need.GATEWAY_PORT}, meant for the gateway, is taken",
+                f"End what listens there (ss -ltnp 'sport = :{need.GATEWAY_PORT}'), or change hostPort in "
                 "kind-cluster/kind.yaml",
             )
         )
@@ -139,8 +146,8 @@ def judge_cluster(facts: Cluster, options: Options, image_names: int = 6) -> lis
         )
         return found
     version = _parse(facts.server)
-    if version < OLDEST_KUBERNETES:
-        wanted = ".".join(map(str, OLDEST_KUBERNETES))
+    if version < need.KUBERNETES:
+        wanted = _show(need.KUBERNETES)
         found.append(
             Finding(
                 "problem", f"Kubernetes {facts.server} is too old", f"KServe needs {wanted} or newer: upgrade"
@@ -197,6 +204,8 @@ def _judge_docker(facts: Machine) -> Finding:
             "Install it (https://docs.docker.com/engine/install), start it, and be in its group: "
             "sudo usermod -aG docker $USER, then log in anew",
         )
+    if _parse(facts.docker) < need.DOCKER:
+        return Finding("problem", f"Docker {facts.docker} is older than {_show(need.DOCKER)}", "Upgrade it")
     return Finding("ok", f"Docker {facts.docker}")
 
 
@@ -213,19 +222,18 @@ def _judge_kind(facts: Machine, options: Options) -> Finding:
 
 
 def _judge_kubectl(version: str | None) -> Finding:
+    fix = "https://kubernetes.io/docs/tasks/tools, or `make environment-dev`, whose environment has one"
     if version is None:
-        return Finding(
-            "problem",
-            "kubectl is not installed",
-            "https://kubernetes.io/docs/tasks/tools, or `make environment-dev`, whose environment has one",
-        )
+        return Finding("problem", "kubectl is not installed", fix)
+    if _parse(version) < need.KUBECTL:
+        return Finding("problem", f"kubectl {version} is older than {_show(need.KUBECTL)}", fix)
     return Finding("ok", f"kubectl {version}")
 
 
-def _judge_amount(what: str, value: int | None, needed: int, fix: str) -> Finding:
+def _judge_amount(what: str, value: int | None, needed: int, fix: str, share: float = 1) -> Finding:
     if value is None:
         return Finding("warning", f"{what}: unknown; {needed / GIB:.0f} GiB are needed")
-    if value < needed * 0.97:  # a machine of 8 GiB shows a little less
+    if value < needed * share:
         return Finding("problem", f"{what}: {value / GIB:.1f} GiB, needed are {needed / GIB:.0f}", fix)
     return Finding("ok", f"{what}: {value / GIB:.1f} GiB")
 
@@ -244,6 +252,12 @@ def _judge_piece(switch: str, facts: Cluster, options: Options) -> Finding:
                 f"Use it: WITH_{switch}=no. Or remove it first",
             )
         return Finding("ok", f"{label}: will be installed" if not there else f"{label}: installed from here")
+    if switch == "CERT_MANAGER" and missing and options.installs("KSERVE"):
+        return Finding(
+            "problem",
+            f"{label} is not there ({missing[0]}), and KServe, which is to be installed, needs it",
+            "WITH_CERT_MANAGER=yes installs it, as pinned",
+        )
     if switch in ("CERT_MANAGER", "KFP"):  # Tenure itself does without
         if switch == "KFP" and not facts.pipelines_there:
             return Finding(
@@ -257,6 +271,10 @@ def _judge_piece(switch: str, facts: Cluster, options: Options) -> Finding:
             "problem", f"{label} is not there ({missing[0]})", f"WITH_{switch}=yes installs it, as pinned"
         )
     return Finding("ok", f"{label}: there")
+
+
+def _show(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
 
 
 def _parse(version: str) -> tuple[int, int]:

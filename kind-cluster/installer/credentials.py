@@ -36,24 +36,34 @@ def make_password() -> str:
     return secrets.token_hex(24)
 
 
-def choose_key(existing: Values | None, given: Key | None, pipelines: Values | None) -> Key | None:
-    """Return the platform's key: the one in use, else the one given, else the pipelines' own, else None."""
-    if existing and existing.get("accesskey") and existing.get("secretkey"):
-        return Key(existing["accesskey"], existing["secretkey"])
-    if given is not None:
-        return given
-    if pipelines and pipelines.get("accesskey") and pipelines.get("secretkey"):
-        return Key(pipelines["accesskey"], pipelines["secretkey"])
-    return None
+def choose_key(
+    existing: Values | None, given: Key | None, pipelines: Values | None, *, own: bool
+) -> Key | None:
+    """Return the platform's key, or None when there is none.
+
+    Args:
+        existing: The Secret in use.
+        given: A key from the environment.
+        pipelines: Kubeflow Pipelines' own Secret.
+        own: Whether the store is the pipelines' own, which goes by their Secret: then that one is followed,
+            unless another key is given. Else the key in use stays.
+    """
+    theirs = _read_key(pipelines)
+    if own and given is None and theirs is not None:
+        return theirs
+    return _read_key(existing) or given or theirs
+
+
+def _read_key(values: Values | None) -> Key | None:
+    access, secret = (values or {}).get("accesskey"), (values or {}).get("secretkey")
+    return Key(access, secret) if access and secret else None
 
 
 def plan_s3(
     existing: Values | None, platform: Key, reader: Key | None, make: Callable[[], str] = make_password
 ) -> dict[str, str]:
-    """Return all of the Secret `tenure-s3`: what is there stays, what is missing is added."""
-    kept = dict(existing or {})
-    kept.setdefault("accesskey", platform.access)
-    kept.setdefault("secretkey", platform.secret)
+    """Return all of the Secret `tenure-s3`: the platform's key, the model servers' as it is or a new one."""
+    kept = {**(existing or {}), "accesskey": platform.access, "secretkey": platform.secret}
     if "AWS_ACCESS_KEY_ID" not in kept or "AWS_SECRET_ACCESS_KEY" not in kept:
         key = reader or Key(f"tenure-models-{make()[:12]}", make())
         kept["AWS_ACCESS_KEY_ID"], kept["AWS_SECRET_ACCESS_KEY"] = key.access, key.secret

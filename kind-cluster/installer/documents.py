@@ -8,15 +8,19 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import yaml
+
 from clients.names import OWN_ANNOTATIONS
+from installer.errors import SourceError
 
 Document = dict[str, Any]
 
 _GATEWAY_GROUPS = ("gateway.networking.k8s.io", "gateway.networking.x-k8s.io")
+_UNUSED_CACHES = "kernelcache"
 _UNUSED_KSERVE = ("llmisvc", "llminferenceservice", "localmodel", "llm-d.ai", "inference.networking")
-_IMAGE_KEYS = re.compile(r'("image"\s*:\s*")([^"{}\s]+)(")')
+_IMAGE_KEYS = re.compile(r'("(?:image|\w*Image)"\s*:\s*")([^"{}\s]+)(")')
 _REGISTRY_IMAGE = re.compile(
-    r"(?<![\w./-])((?:docker\.io|ghcr\.io|quay\.io|gcr\.io|registry\.k8s\.io|[a-z0-9-]+\.pkg\.dev)/[\w./-]+(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?)"
+    r"(?<![\w./-])((?:docker\.io|ghcr\.io|quay\.io|gcr\.io|registry\.k8s\.io|registry\.access\.redhat\.com|[a-z0-9-]+\.pkg\.dev)/[\w./-]+(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?)"
 )
 
 
@@ -34,15 +38,12 @@ def split_types(documents: Iterable[Document]) -> tuple[list[Document], list[Doc
     return first, rest
 
 
-def add_namespaces(documents: Iterable[Document]) -> list[Document]:
-    """Put the namespaces in front that documents lie in and nobody makes."""
+def list_missing_namespaces(documents: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the namespaces that documents lie in and none of them makes."""
     listed = list(documents)
     made = {one["metadata"]["name"] for one in find(listed, "Namespace")} | {"default", "kube-system"}
     used = dict.fromkeys(one["metadata"].get("namespace") for one in listed)
-    missing = [name for name in used if name and name not in made]
-    return [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in missing
-    ] + listed
+    return [name for name in used if name and name not in made]
 
 
 def drop_gateway_api(documents: Iterable[Document]) -> list[Document]:
@@ -65,7 +66,10 @@ def drop_gateway_api(documents: Iterable[Document]) -> list[Document]:
 
 
 def select_kserve(documents: Iterable[Document]) -> list[Document]:
-    """Leave out the controllers of language models and of model caches: unused here, and they need memory."""
+    """Leave out the controllers of language models and of caches: unused here, and they need memory.
+
+    The types of kernel caches stay: KServe's own controller may watch them.
+    """
     return [
         one
         for one in documents
@@ -73,6 +77,7 @@ def select_kserve(documents: Iterable[Document]) -> list[Document]:
             word in one["metadata"]["name"] or word in one.get("spec", {}).get("group", "")
             for word in _UNUSED_KSERVE
         )
+        and (one["kind"] == "CustomResourceDefinition" or _UNUSED_CACHES not in one["metadata"]["name"])
     ]
 
 
@@ -80,7 +85,7 @@ def configure_kserve(documents: Iterable[Document], *, gateway: str, domain: str
     """Set KServe to Standard mode behind the Gateway API, with sidecars that fit a small machine.
 
     Raises:
-        ValueError: The documents hold no `inferenceservice-config`.
+        SourceError: The documents hold no `inferenceservice-config`, or one that is not JSON.
     """
     changed = [copy.deepcopy(one) for one in documents]
     for one in changed:
@@ -104,22 +109,48 @@ def configure_kserve(documents: Iterable[Document], *, gateway: str, domain: str
                 _change_json(one["data"], sidecar, {"cpuRequest": "20m", "memoryRequest": "48Mi"})
             _change_json(one["data"], "storageInitializer", {"cpuRequest": "50m"})
             return changed
-    raise ValueError("KServe's manifests hold no ConfigMap inferenceservice-config: is it another file?")
+    raise SourceError("KServe's manifests hold no ConfigMap inferenceservice-config: is it another file?")
 
 
 def _change_json(data: dict[str, str], key: str, changes: Mapping[str, Any]) -> None:
-    data[key] = json.dumps({**json.loads(data.get(key, "{}")), **changes}, indent=2)
+    try:
+        known = json.loads(data.get(key, "{}"))
+    except json.JSONDecodeError as error:
+        raise SourceError(f"ConfigMap inferenceservice-config: `{key}` is not JSON: {error}") from error
+    if not isinstance(known, dict):
+        raise SourceError(f"ConfigMap inferenceservice-config: `{key}` is no JSON object")
+    data[key] = json.dumps({**known, **changes}, indent=2)
 
 
 def keep_retries(documents: Iterable[Document]) -> list[Document]:
-    """Take Argo's default retries away: they override those that a pipeline's steps ask for, and multiply."""
+    """Take Argo's default retries away: they override those that a pipeline's steps ask for, and multiply.
+
+    Raises:
+        SourceError: Argo's defaults are not YAML.
+    """
     changed = []
     for one in documents:
         if one["kind"] == "ConfigMap" and one["metadata"]["name"] == "workflow-controller-configmap":
             one = copy.deepcopy(one)
-            one["data"] = {key: text for key, text in one["data"].items() if key != "workflowDefaults"}
+            data = one.get("data") or {}
+            if "workflowDefaults" in data:
+                data["workflowDefaults"] = _drop_retries(data["workflowDefaults"])
         changed.append(one)
     return changed
+
+
+def _drop_retries(text: str) -> str:
+    try:
+        defaults = yaml.load(text, yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        raise SourceError(
+            f"workflow-controller-configmap: `workflowDefaults` is not YAML: {error}"
+        ) from error
+    spec = defaults.get("spec") if isinstance(defaults, dict) else None
+    for holder in (spec, (spec or {}).get("templateDefaults")):
+        if isinstance(holder, dict):
+            holder.pop("retryStrategy", None)
+    return json.dumps(defaults, indent=1, ensure_ascii=False)
 
 
 def drop(documents: Iterable[Document], kind: str, name: str) -> list[Document]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from pathlib import Path
 
+from console.doctor.machine import is_free
+from console.doctor.need import GATEWAY_PORT
 from installer.checks import Cluster, Machine
 from installer.errors import ProgramError
 from installer.kubectl import MANAGER, Kubectl
 from installer.options import PIPELINES_NAMESPACE, Options
 from installer.program import Programs, Result
-
-GATEWAY_PORT = 8880
 
 
 def observe_machine(programs: Programs, options: Options) -> Machine:
@@ -29,11 +28,12 @@ def observe_machine(programs: Programs, options: Options) -> Machine:
         kind=kind.out.split()[1] if kind.ok and len(kind.out.split()) > 1 else None,
         kubectl=read_kubectl_version(programs, find_kubectl(programs)),
         memory=answer.get("MemTotal") or None,
+        cpus=answer.get("NCPU") or None,
         disk=shutil.disk_usage(root).free if root and Path(root).is_dir() else None,
         watches=_read_number("/proc/sys/fs/inotify/max_user_watches"),
         instances=_read_number("/proc/sys/fs/inotify/max_user_instances"),
         cluster_exists=options.name in clusters.out.split(),
-        port_free=_is_free(GATEWAY_PORT),
+        port_free=is_free(GATEWAY_PORT),
     )
 
 
@@ -95,13 +95,3 @@ def _read_number(path: str) -> int | None:
         return int(Path(path).read_text())
     except (OSError, ValueError):
         return None  # not Linux: Docker's own machine has the limits
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -32,6 +32,8 @@ TITLES = {
 
 SWITCHES = tuple(TITLES)
 
+_NEEDED_ON_KIND = ("GATEWAY_API", "ENVOY_GATEWAY", "CERT_MANAGER", "KSERVE")
+
 _ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*)=(.*)")
 _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _GATEWAY = re.compile(r"[a-z0-9-]+/[a-z0-9.-]+")
@@ -103,6 +105,8 @@ class Options:
 def read_versions(path: Path = VERSIONS, environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """Read the pins; a variable of the environment with the same name wins.
 
+    The hash of one version is not asked of another that the environment names.
+
     Raises:
         OptionError: A line is not `NAME=value`.
     """
@@ -116,7 +120,12 @@ def read_versions(path: Path = VERSIONS, environment: Mapping[str, str] | None =
             raise OptionError(f"{path}:{number}: {text!r} is not of the form NAME=value")
         found[matched[1]] = matched[2]
     overrides = environment or {}
-    return {name: overrides.get(name) or value for name, value in found.items()}
+    chosen = {name: overrides.get(name) or value for name, value in found.items()}
+    for name in found:
+        version = name.removesuffix("_SHA256") + "_VERSION"
+        if name.endswith("_SHA256") and chosen[version] != found[version] and not overrides.get(name):
+            chosen[name] = ""
+    return chosen
 
 
 def read_options(environment: Mapping[str, str], versions: Mapping[str, str]) -> Options:
@@ -131,9 +140,18 @@ def read_options(environment: Mapping[str, str], versions: Mapping[str, str]) ->
     if cluster == "kind" and environment.get("CONTEXT"):
         raise OptionError("CONTEXT belongs to CLUSTER=existing; a kind cluster is named by NAME")
     install = {switch for switch in SWITCHES if _read_switch(environment, f"WITH_{switch}", default=True)}
-    if "ENVOY_GATEWAY" in install and cluster == "kind" and "GATEWAY_API" not in install:
+    if cluster == "kind":
+        for switch in _NEEDED_ON_KIND:
+            if switch not in install:
+                raise OptionError(
+                    f"WITH_{switch}=no: a new kind cluster has no {TITLES[switch]}, and Tenure does not run "
+                    f"without it. Leave WITH_{switch} out, or say CLUSTER=existing"
+                )
+    gateway = _read_pattern(environment, "GATEWAY", Options.gateway, _GATEWAY)
+    if "ENVOY_GATEWAY" in install and gateway != Options.gateway:
         raise OptionError(
-            "WITH_GATEWAY_API=no: a new kind cluster has no Gateway API, and Envoy Gateway needs it"
+            f"GATEWAY={gateway}: with Envoy Gateway the Gateway {Options.gateway} is made. Leave "
+            "GATEWAY out, or say WITH_ENVOY_GATEWAY=no, if yours is there already"
         )
     manifests = environment.get("MANIFESTS")
     if manifests and not Path(manifests).is_dir():
@@ -156,7 +174,7 @@ def read_options(environment: Mapping[str, str], versions: Mapping[str, str]) ->
         image_load=tuple(shlex.split(environment.get("IMAGE_LOAD") or "")),
         manifests=Path(manifests).resolve() if manifests else None,
         ingress_domain=_read_pattern(environment, "INGRESS_DOMAIN", Options.ingress_domain, _DOMAIN),
-        gateway=_read_pattern(environment, "GATEWAY", Options.gateway, _GATEWAY),
+        gateway=gateway,
         gateway_url=environment.get("GATEWAY_URL") or None,
         s3_url=(environment.get("S3_URL") or Options.s3_url).rstrip("/"),
         s3_bucket=_read_name(environment, "S3_BUCKET", Options.s3_bucket),

@@ -9,9 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from installer.documents import mirror_image, qualify_image
+from installer.documents import mirror_image
 from installer.options import NAMESPACE, PIPELINES_NAMESPACE, ROOT, Options
 from installer.state import fingerprint
 
@@ -30,6 +28,7 @@ def choose_settings(options: Options, components_image: str, gateway_url: str | 
         "TENURE_INGRESS_DOMAIN": options.ingress_domain,
         "TENURE_RUNS_URL": options.runs_url,
         "TENURE_S3_BUCKET": options.s3_bucket,
+        "TENURE_S3_REGION": options.s3_region,
         "TENURE_S3_URL": options.s3_url,
     }
     if gateway_url:
@@ -38,17 +37,22 @@ def choose_settings(options: Options, components_image: str, gateway_url: str | 
 
 
 def choose_images(references: Mapping[str, str], options: Options) -> list[dict[str, str]]:
-    """Return kustomize's `images` entries: ours by registry and tag, PostgreSQL from the mirror."""
-    entries = []
-    for name, reference in references.items():
-        base, _, tag = reference.rpartition(":")
-        entries.append({"name": name, "newName": base, "newTag": tag})
+    """Return kustomize's `images` entries: ours by digest or tag, PostgreSQL as pinned or from the mirror."""
+    postgres = options.versions["POSTGRES_IMAGE"]
     if options.mirror:
-        base, _, tag = mirror_image(
-            qualify_image(options.versions["POSTGRES_IMAGE"]), options.mirror
-        ).rpartition(":")
-        entries.append({"name": "postgres", "newName": base, "newTag": tag})
-    return entries
+        postgres = mirror_image(postgres, options.mirror)
+    return [make_entry(name, image) for name, image in {**references, "postgres": postgres}.items()]
+
+
+def make_entry(name: str, image: str) -> dict[str, str]:
+    """Return kustomize's entry that puts an image in the place of the one called `name`."""
+    whole, _, digest = image.partition("@")
+    directory, slash, last = whole.rpartition("/")
+    base, _, tag = last.partition(":")
+    entry = {"name": name, "newName": f"{directory}{slash}{base}"}
+    if digest:
+        return {**entry, "digest": digest}
+    return {**entry, "newTag": tag} if tag else entry
 
 
 def write_kustomization(
@@ -72,8 +76,9 @@ def write_kustomization(
             }
         ],
     }
-    text = "# Written by `make up`; changes are lost.\n" + yaml.safe_dump(document, sort_keys=False)
-    (directory / "kustomization.yaml").write_text(text)
+    # JSON is YAML in which a tag of digits and one e is no number.
+    text = "# Written by `make up`; changes are lost.\n" + json.dumps(document, indent=1, ensure_ascii=False)
+    (directory / "kustomization.yaml").write_text(f"{text}\n")
     return directory
 
 

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from console.doctor.trial import make_pod, make_runtime, make_service
 from installer import documents as change
 from installer.credentials import PIPELINES_S3, make_password, make_secret
 from installer.errors import SourceError
 from installer.kubectl import load
 from installer.options import PIPELINES_NAMESPACE, ROOT, TITLES
+from installer.remote import localize
 from installer.site import Site
 from installer.sources import Sources
 from installer.state import fingerprint
@@ -21,18 +23,19 @@ GATEWAY = ROOT / "kind-cluster" / "gateway.yaml"
 KSERVE_DOMAIN = "kserve.example.com"
 """Where KServe's own routes answer: another domain than ours, for ours have the same names."""
 
+_PIPELINES_PARTS = ("cluster-scoped-resources", "env/platform-agnostic")
 _HEALTH = "/api/v1/namespaces/{namespace}/services/http:ml-pipeline:8888/proxy/apis/v2beta1/healthz"
 
 
 def install_gateway_api(site: Site) -> str:
     """The types Gateway, HTTPRoute and so on, of the standard channel."""
-    found = load(_sources(site).read("GATEWAY_API").read_text())
+    found = _load(site, "GATEWAY_API")
     return _install(site, "GATEWAY_API", found, (), lambda: probe_route(site))
 
 
 def install_envoy_gateway(site: Site) -> str:
     """The gateway's controller, and one Gateway."""
-    found = change.drop_gateway_api(load(_sources(site).read("ENVOY_GATEWAY").read_text()))
+    found = change.drop_gateway_api(_load(site, "ENVOY_GATEWAY"))
     gateway = load(GATEWAY.read_text())
     for one in gateway:
         if one["kind"] == "EnvoyProxy":
@@ -46,15 +49,14 @@ def install_envoy_gateway(site: Site) -> str:
 
 def install_cert_manager(site: Site) -> str:
     """What issues the webhooks' certificates."""
-    found = load(_sources(site).read("CERT_MANAGER").read_text())
+    found = _load(site, "CERT_MANAGER")
     return _install(site, "CERT_MANAGER", found, _list_workloads(found), lambda: probe_certificates(site))
 
 
 def install_kserve(site: Site) -> str:
     """KServe in Standard mode, without the controllers that Tenure has no use for."""
-    text = _sources(site).read("KSERVE").read_text()
     found = change.configure_kserve(
-        change.select_kserve(load(text)), gateway=site.options.gateway, domain=KSERVE_DOMAIN
+        change.select_kserve(_load(site, "KSERVE")), gateway=site.options.gateway, domain=KSERVE_DOMAIN
     )
     # Its own objects must pass its own webhook: they come when it answers.
     own = [one for one in found if one["apiVersion"].startswith("serving.kserve.io/")]
@@ -63,10 +65,9 @@ def install_kserve(site: Site) -> str:
 
 def install_pipelines(site: Site) -> str:
     """Kubeflow Pipelines, with a key of the object store that nobody else knows."""
-    sources = _sources(site)
-    tree = sources.unpack(sources.read("KFP"), "manifests/kustomize")
+    tree = _prepare_pipelines(site)
     found: list[Document] = []
-    for part in ("cluster-scoped-resources", "env/platform-agnostic"):
+    for part in _PIPELINES_PARTS:
         found += load(_render(site, tree / part))
     found = change.drop(change.keep_retries(found), "Secret", PIPELINES_S3)
     if site.kubectl.get("secret", PIPELINES_S3, PIPELINES_NAMESPACE) is None:
@@ -117,31 +118,12 @@ def probe_certificates(site: Site) -> str | None:
 
 
 def probe_kserve(site: Site) -> str | None:
-    """Try to create an InferenceService and a ServingRuntime through KServe's webhooks."""
-    runtime = {
-        "apiVersion": "serving.kserve.io/v1alpha1",
-        "kind": "ServingRuntime",
-        "metadata": {"name": "tenure-probe", "namespace": "default"},
-        "spec": {
-            "supportedModelFormats": [{"name": "tenure-probe", "version": "1"}],
-            "containers": [{"name": "kserve-container", "image": "tenure-probe:1"}],
-        },
-    }
-    service = {
-        "apiVersion": "serving.kserve.io/v1beta1",
-        "kind": "InferenceService",
-        "metadata": {
-            "name": "tenure-probe",
-            "namespace": "default",
-            "annotations": {"serving.kserve.io/deploymentMode": "Standard"},
-        },
-        "spec": {
-            "predictor": {
-                "model": {"modelFormat": {"name": "tenure-probe"}, "storageUri": "s3://tenure/probe"}
-            }
-        },
-    }
-    return site.kubectl.try_create(runtime) or site.kubectl.try_create(service)
+    """Try to create what each of KServe's webhooks looks at: a runtime, a service, a model server's pod."""
+    for document in (make_runtime("default"), make_service("default"), make_pod("default")):
+        refusal = site.kubectl.try_create(document)
+        if refusal:
+            return refusal
+    return None
 
 
 def probe_pipelines(site: Site) -> str | None:
@@ -170,10 +152,11 @@ def _install(
     version = site.options.versions[f"{switch}_VERSION"]
     if not found:
         raise SourceError(f"the manifests of {switch} are empty")
-    prepared = change.mirror_images(change.add_namespaces(found), site.options.mirror)
+    prepared = change.mirror_images(found, site.options.mirror)
     mark = fingerprint(prepared)
     if site.state.matches(switch, mark) and probe() is None:
         return f"{version}, unchanged"
+    site.ensure_namespaces(change.list_missing_namespaces(prepared))
     late = {_identify(one) for one in last}
     site.apply([one for one in prepared if _identify(one) not in late])
     for namespace in dict.fromkeys(place for place, _, _ in workloads):
@@ -189,6 +172,21 @@ def _install(
 
 def _sources(site: Site) -> Sources:
     return Sources(site.options, site.options.state / "downloads")
+
+
+def _prepare_pipelines(site: Site) -> Path:
+    """Return Kubeflow Pipelines' kustomizations, which fetch nothing while they are built."""
+    sources = _sources(site)
+    tree = sources.unpack(sources.read("KFP"), "manifests/kustomize")
+    argo = sources.unpack(sources.read("ARGO"), "manifests").parent
+    target = site.directory / "pipelines"
+    localize(tree, target, _PIPELINES_PARTS, argo, site.options.versions["ARGO_VERSION"])
+    return target
+
+
+def _load(site: Site, switch: str) -> list[Document]:
+    sources = _sources(site)
+    return sources.load(sources.read(switch))
 
 
 def _identify(document: Mapping[str, Any]) -> tuple[str, str, str | None]:

@@ -7,7 +7,9 @@ from typing import Any
 
 from installer import credentials
 from installer.credentials import Key
+from installer.delivery import is_own_seaweedfs
 from installer.errors import InstallError
+from installer.images import COMPONENTS, NAMES
 from installer.kubectl import load
 from installer.options import NAMESPACE, PIPELINES_NAMESPACE
 from installer.overlay import choose_settings, copy_settings, stamp, write_kustomization
@@ -24,7 +26,7 @@ _ERASED = ("Namespace", "PersistentVolumeClaim")
 
 
 def make_secrets(site: Site) -> str:
-    """Make the keys and passwords that are missing; those that are there are never changed."""
+    """Make the keys and passwords that are missing; of the others only the pipelines' key changes."""
     documents = {
         name: site.kubectl.get("secret", name, NAMESPACE)
         for name in (credentials.S3, credentials.DATABASES, credentials.TRACKING)
@@ -32,8 +34,12 @@ def make_secrets(site: Site) -> str:
     there = {name: credentials.read_secret(one) for name, one in documents.items()}
     pipelines = site.kubectl.get("secret", credentials.PIPELINES_S3, PIPELINES_NAMESPACE)
     environment = site.programs.environment
+    used = there[credentials.S3]
     key = credentials.choose_key(
-        there[credentials.S3], _read_key(environment, "S3"), credentials.read_secret(pipelines)
+        used,
+        _read_key(environment, "S3"),
+        credentials.read_secret(pipelines),
+        own=is_own_seaweedfs(site.options.s3_url),
     )
     if key is None:
         raise InstallError(
@@ -41,7 +47,7 @@ def make_secrets(site: Site) -> str:
             f"{PIPELINES_NAMESPACE}/{credentials.PIPELINES_S3}. Put S3_ACCESS_KEY and S3_SECRET_KEY into "
             "the environment"
         )
-    s3 = credentials.plan_s3(there[credentials.S3], key, _read_key(environment, "S3_READER"))
+    s3 = credentials.plan_s3(used, key, _read_key(environment, "S3_READER"))
     databases = credentials.plan_databases(there[credentials.DATABASES])
     tracking = credentials.plan_tracking(there[credentials.TRACKING])
     annotations = credentials.describe_store(site.options.s3_url, site.options.s3_region)
@@ -51,10 +57,13 @@ def make_secrets(site: Site) -> str:
         credentials.make_secret(credentials.TRACKING, NAMESPACE, tracking),
         *credentials.copy_for_runs(s3, databases, tracking),
     ]
-    _ensure_namespaces(site)
+    site.ensure_namespaces((NAMESPACE, PIPELINES_NAMESPACE))
     site.apply(wanted)
     made = [name for name, values in there.items() if values is None]
-    return f"made {', '.join(made)}" if made else "unchanged"
+    if made:
+        return f"made {', '.join(made)}"
+    followed = used is not None and used.get("secretkey") != key.secret
+    return f"{credentials.S3} follows {credentials.PIPELINES_S3}" if followed else "unchanged"
 
 
 def apply_manifests(site: Site) -> str:
@@ -78,8 +87,9 @@ def render(site: Site) -> list[Document]:
     """Return the platform's documents for this site."""
     options = site.options
     images = site.images
-    settings = choose_settings(options, images.pin("tenure-components"), _find_gateway_url(site))
-    directory = write_kustomization(site.directory / "overlay", options, images.references, settings)
+    references = {name: images.pin(name) for name in NAMES}
+    settings = choose_settings(options, references[COMPONENTS], _find_gateway_url(site))
+    directory = write_kustomization(site.directory / "overlay", options, references, settings)
     found = load(site.kubectl.need("kustomize", str(directory)))
     held = [
         site.kubectl.get("secret", name, NAMESPACE)
@@ -116,12 +126,6 @@ _TYPES_OF_ROLES = (
     "ClusterRoleBinding",
     "ServingRuntime",
 )
-
-
-def _ensure_namespaces(site: Site) -> None:
-    for name in (NAMESPACE, PIPELINES_NAMESPACE):
-        if site.kubectl.get("namespace", name) is None:
-            site.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}])
 
 
 def _find_gateway_url(site: Site) -> str | None:

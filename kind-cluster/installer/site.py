@@ -87,6 +87,12 @@ class Site:
             self.wait("types", lambda: self._find_unestablished(names))
         self._apply(rest)
 
+    def ensure_namespaces(self, names: Iterable[str]) -> None:
+        """Make the namespaces that are missing; what others have put on those that are there stays."""
+        for name in names:
+            if self.kubectl.get("namespace", name) is None:
+                self.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}])
+
     def wait(self, what: str, probe: Any, timeout: float | None = None) -> None:
         """Wait until `probe` returns None."""
         wait_until(what, probe, timeout or self.options.timeout, say=self.progress.say)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from installer.errors import SourceError
+from installer.kubectl import Document, load
 from installer.options import Options
 
 
@@ -19,7 +25,8 @@ class Source:
     """One file that a third party publishes."""
 
     switch: str
-    """Which piece it installs; `versions.env` has SWITCH_VERSION and SWITCH_SHA256."""
+    """Which piece it installs (ARGO: a part of Kubeflow Pipelines); `versions.env` has SWITCH_VERSION and
+    SWITCH_SHA256."""
     url: str
     """Where it is, with `{version}`."""
     file: str
@@ -54,8 +61,17 @@ SOURCES = {
             "https://github.com/kubeflow/pipelines/archive/refs/tags/{version}.tar.gz",
             "pipelines-{version}.tar.gz",
         ),
+        Source(
+            "ARGO",
+            "https://github.com/argoproj/argo-workflows/archive/refs/tags/{version}.tar.gz",
+            "argo-workflows-{version}.tar.gz",
+        ),
     )
 }
+
+_NOT_WHAT_IT_SHOULD_BE = (
+    SourceError, yaml.YAMLError, UnicodeDecodeError, tarfile.TarError, zlib.error, EOFError,
+)  # fmt: skip
 
 Fetch = Callable[[str, Path], None]
 
@@ -68,10 +84,11 @@ def fetch(url: str, path: Path) -> None:
     """
     import httpx
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
         with (
             os.fdopen(descriptor, "wb") as handle,
             httpx.stream("GET", url, follow_redirects=True, timeout=60) as answer,
@@ -80,13 +97,14 @@ def fetch(url: str, path: Path) -> None:
             for chunk in answer.iter_bytes():
                 handle.write(chunk)
         temporary.replace(path)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, OSError) as error:
         raise SourceError(
             f"{url}: {error}. Without the internet: put the file as {path.name} into a directory and say "
             "MANIFESTS=DIRECTORY"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 class Sources:
@@ -115,41 +133,97 @@ class Sources:
         self._verify(path, self._options.versions.get(f"{switch}_SHA256", ""))
         return path
 
+    def load(self, path: Path) -> list[Document]:
+        """Return the Kubernetes objects in a file that `read` found.
+
+        Raises:
+            SourceError: It holds something else, such as the page of a network's login.
+        """
+        with self._held_to_content(path):
+            documents = load(path.read_text())
+            if not documents or not all(_is_object(one) for one in documents):
+                raise SourceError(f"{path} does not hold Kubernetes objects")
+        return documents
+
     def unpack(self, path: Path, inside: str) -> Path:
-        """Unpack one directory of a source archive and return where it lies."""
+        """Unpack one directory of a source archive and return where it lies.
+
+        Raises:
+            SourceError: It is no archive, or lacks the directory.
+        """
         target = self._downloads / path.name.removesuffix(".tar.gz")
         done = target / ".complete"
         digest = _digest(path)
         if done.is_file() and done.read_text() == digest:
             return target / inside
-        target.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(path) as archive:
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        with self._held_to_content(path), tarfile.open(path, "r:gz") as archive:
             for member in archive:
                 parts = member.name.split("/", 1)
                 if len(parts) == 2 and parts[1].startswith(f"{inside}/"):
                     member.name = parts[1]
                     archive.extract(member, target, filter="data")
-        if not (target / inside).is_dir():
-            raise SourceError(f"{path} holds no directory {inside}: is it the source of Kubeflow Pipelines?")
+            if not (target / inside).is_dir():
+                raise SourceError(f"{path} holds no directory {inside}: is it a release's source archive?")
         done.write_text(digest)
         return target / inside
 
+    @contextmanager
+    def _held_to_content(self, path: Path) -> Iterator[None]:
+        """Note a file's hash once it was read as what it should be; else throw away what was downloaded."""
+        try:
+            yield
+        except _NOT_WHAT_IT_SHOULD_BE as error:
+            again = ""
+            if path.parent == self._downloads:
+                path.unlink(missing_ok=True)
+                again = ". It was removed: the same command fetches it anew"
+            reason = str(error) if isinstance(error, SourceError) else f"{path} cannot be read: {error}"
+            raise SourceError(f"{reason}{again}") from error
+        except OSError as error:
+            raise SourceError(f"{path}: {error}") from error
+        self._note(path)
+
     def _verify(self, path: Path, pinned: str) -> None:
         found = _digest(path)
-        sums = self._downloads / "SHA256SUMS"
-        lines = sums.read_text().splitlines() if sums.is_file() else []
-        known = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-        wanted = pinned or known.get(path.name)
+        number, known = self._find_noted(path.name)
+        wanted = pinned or known
         if wanted and wanted != found:
+            where = "as pinned in versions.env" if pinned else f"as noted in {self._sums}, line {number}"
             raise SourceError(
-                f"{path} has SHA-256 {found}, not {wanted} "
-                f"({'as pinned in versions.env' if pinned else f'as noted in {sums}'}). Remove the file to "
-                "fetch it anew; if the publisher changed a release, find out why before you accept it."
+                f"{path} has SHA-256 {found}, not {wanted} ({where}). Remove the file to fetch it anew; if "
+                "the publisher changed a release, find out why before you accept it by removing that line."
             )
-        if path.name not in known:
-            sums.parent.mkdir(parents=True, exist_ok=True)
-            with sums.open("a") as file:
-                file.write(f"{found}  {path.name}\n")
+
+    def _note(self, path: Path) -> None:
+        if self._find_noted(path.name)[1] is None:
+            self._downloads.mkdir(parents=True, exist_ok=True)
+            with self._sums.open("a") as file:
+                file.write(f"{_digest(path)}  {path.name}\n")
+
+    def _find_noted(self, name: str) -> tuple[int, str | None]:
+        """Return the line's number and hash that were noted for a file."""
+        lines = self._sums.read_text().splitlines() if self._sums.is_file() else []
+        for number, line in enumerate(lines, start=1):
+            digest, _, noted = line.partition("  ")
+            if noted == name:
+                return number, digest
+        return 0, None
+
+    @property
+    def _sums(self) -> Path:
+        return self._downloads / "SHA256SUMS"
+
+
+def _is_object(document: Document) -> bool:
+    metadata = document.get("metadata")
+    return (
+        isinstance(document.get("kind"), str)
+        and isinstance(document.get("apiVersion"), str)
+        and isinstance(metadata, dict)
+        and isinstance(metadata.get("name"), str)
+    )
 
 
 def _digest(path: Path) -> str:

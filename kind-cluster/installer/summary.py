@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from console.doctor.need import GATEWAY_PORT
 from installer.credentials import TRACKING
-from installer.facts import GATEWAY_PORT
 from installer.options import NAMESPACE, PIPELINES_NAMESPACE
 from installer.site import Site
 

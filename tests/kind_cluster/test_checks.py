@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from installer.checks import GIB, TYPES, Cluster, Finding, Machine, judge_cluster, judge_machine
+from console.doctor.need import GIB
+from installer.checks import TYPES, Cluster, Finding, Machine, judge_cluster, judge_machine
 from installer.options import Options, read_options, read_versions
 
 MACHINE = Machine(
@@ -14,6 +15,7 @@ MACHINE = Machine(
     kind="v0.33.0",
     kubectl="v1.34.1",
     memory=16 * GIB,
+    cpus=8,
     disk=100 * GIB,
     watches=524_288,
     instances=8192,
@@ -54,7 +56,7 @@ def test_a_fit_machine_has_no_problem() -> None:
         ({"kind": None}, "kind is not installed", "sigs.k8s.io/kind@v0.33.0"),
         ({"kubectl": None}, "kubectl is not installed", "kubernetes.io/docs"),
         ({"memory": 4 * GIB}, "4.0 GiB, needed are 8", "WITH_KFP=no"),
-        ({"disk": 5 * GIB}, "free disk", "prune"),
+        ({"disk": 5 * GIB}, "free disk", "docker image prune"),
         ({"watches": 8192}, "too many open files", "sudo sysctl fs.inotify.max_user_watches=524288"),
         ({"instances": 128}, "max_user_instances is 128", "99-kind.conf"),
         ({"port_free": False}, "8880", "hostPort"),
@@ -75,6 +77,13 @@ def test_less_memory_is_enough_without_the_pipelines() -> None:
 
 def test_the_port_may_be_taken_by_the_cluster_itself() -> None:
     assert not problems(judge_machine(replace(MACHINE, port_free=False, cluster_exists=True), make_options()))
+
+
+def test_a_cluster_that_exists_has_its_images_already() -> None:
+    used = replace(MACHINE, disk=20 * GIB)
+    assert problems(judge_machine(used, make_options()))
+    assert not problems(judge_machine(replace(used, cluster_exists=True), make_options()))
+    assert problems(judge_machine(replace(used, disk=2 * GIB, cluster_exists=True), make_options()))
 
 
 def test_another_kind_is_only_a_warning() -> None:
@@ -108,6 +117,17 @@ def test_each_lack_of_a_cluster_is_named(change: dict[str, Any], text: str, fix:
     [found] = problems(judge_cluster(replace(CLUSTER, **change), options))
     assert text in found.text
     assert fix in found.fix
+
+
+def test_kserve_is_not_installed_where_cert_manager_is_missing() -> None:
+    types = ALL_TYPES - {"certificates.cert-manager.io", *TYPES["KSERVE"]}
+    bare = replace(CLUSTER, types=types)
+    options = make_options(CLUSTER="existing", REGISTRY="r.io/x", **{**NONE, "WITH_KSERVE": "yes"})
+    [found] = problems(judge_cluster(bare, options))
+    assert "cert-manager is not there" in found.text
+    assert "WITH_CERT_MANAGER=yes" in found.fix
+    there = replace(CLUSTER, types=types | {"certificates.cert-manager.io"})
+    assert not problems(judge_cluster(there, options))
 
 
 def test_a_cluster_that_does_not_answer_is_judged_no_further() -> None:

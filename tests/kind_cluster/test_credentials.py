@@ -9,17 +9,29 @@ from installer.credentials import Key
 PLATFORM = Key("platform", "platform-secret")
 
 
+USED = {"accesskey": "used", "secretkey": "u"}
+GIVEN = Key("given", "g")
+PIPELINES = {"accesskey": "pipelines", "secretkey": "p"}
+
+
 def test_the_key_in_use_wins_then_the_given_one_then_the_pipelines() -> None:
-    used, given_key, pipelines = (
-        {"accesskey": "used", "secretkey": "u"},
-        Key("given", "g"),
-        {"accesskey": "pipelines", "secretkey": "p"},
-    )
-    assert credentials.choose_key(used, given_key, pipelines) == Key("used", "u")
-    assert credentials.choose_key(None, given_key, pipelines) == given_key
-    assert credentials.choose_key(None, None, pipelines) == Key("pipelines", "p")
-    assert credentials.choose_key(None, None, None) is None
-    assert credentials.choose_key({"accesskey": "half"}, None, None) is None
+    assert credentials.choose_key(USED, GIVEN, PIPELINES, own=False) == Key("used", "u")
+    assert credentials.choose_key(None, GIVEN, PIPELINES, own=False) == GIVEN
+    assert credentials.choose_key(None, None, PIPELINES, own=False) == Key("pipelines", "p")
+    assert credentials.choose_key(None, None, None, own=False) is None
+    assert credentials.choose_key({"accesskey": "half"}, None, None, own=False) is None
+
+
+def test_in_the_pipelines_own_store_their_key_is_followed_unless_one_is_given() -> None:
+    assert credentials.choose_key(USED, None, PIPELINES, own=True) == Key("pipelines", "p")
+    assert credentials.choose_key(USED, GIVEN, PIPELINES, own=True) == Key("used", "u")
+    assert credentials.choose_key(USED, None, {"accesskey": "half"}, own=True) == Key("used", "u")
+
+
+def test_a_key_that_changes_leaves_the_model_servers_alone() -> None:
+    first = credentials.plan_s3(None, PLATFORM, None)
+    second = credentials.plan_s3(first, Key("other", "o"), None)
+    assert second == {**first, "accesskey": "other", "secretkey": "o"}
 
 
 def test_the_model_servers_key_is_another_than_the_platforms() -> None:

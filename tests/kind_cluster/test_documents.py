@@ -4,10 +4,12 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 
 from installer import documents as change
+from installer.errors import SourceError
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "ConfigMap",
     "metadata": {"name": "inferenceservice-config", "namespace": "kserve"},
@@ -17,6 +19,9 @@ CONFIG = {
         "agent": '{"image" : "kserve/agent:v1", "cpuRequest": "100m"}',
         "logger": '{"image" : "kserve/agent:v1"}',
         "storageInitializer": '{"image" : "kserve/storage-initializer:v1"}',
+        "localModel": '{"defaultJobImage" : "kserve/storage-initializer:v1", "fsGroup": 1000}',
+        "kernelcache": '{"mcvImage": "kserve/mcv:v1", "prefetchImage": "registry.access.redhat.com/u:1"}',
+        "router": '{"image" : "kserve/router:v1", "imagePullPolicy": "IfNotPresent"}',
     },
 }
 
@@ -59,12 +64,17 @@ def test_kserve_comes_without_controllers_that_nobody_needs() -> None:
         make_type("inferencepools.inference.networking.k8s.io"),
         {"kind": "Deployment", "metadata": {"name": "kserve-controller-manager"}},
         {"kind": "Deployment", "metadata": {"name": "kserve-localmodel-controller-manager"}},
+        {"kind": "DaemonSet", "metadata": {"name": "kserve-localmodelnode-agent"}},
+        make_type("kernelcaches.serving.kserve.io"),
+        {"kind": "DaemonSet", "metadata": {"name": "kserve-kernelcachenode-agent"}},
+        {"kind": "ServiceAccount", "metadata": {"name": "kserve-kernelcachenode-agent"}},
         {"kind": "Certificate", "metadata": {"name": "llmisvc-serving-cert"}},
         {"kind": "Certificate", "metadata": {"name": "serving-cert"}},
     ]
     assert names(change.select_kserve(found)) == [
         "inferenceservices.serving.kserve.io",
         "kserve-controller-manager",
+        "kernelcaches.serving.kserve.io",
         "serving-cert",
     ]
 
@@ -83,26 +93,72 @@ def test_kserve_is_set_to_standard_mode_and_keeps_what_else_it_has() -> None:
 
 
 def test_another_file_in_kserves_place_is_told() -> None:
-    with pytest.raises(ValueError, match="inferenceservice-config"):
+    with pytest.raises(SourceError, match="inferenceservice-config"):
         change.configure_kserve([make_type("a.b")], gateway="a/b", domain="c")
 
 
-def test_argos_default_retries_are_taken_away() -> None:
-    argo = {
+@pytest.mark.parametrize("text", ["{", "[]", "<html>"])
+def test_a_configuration_that_is_no_json_is_told(text: str) -> None:
+    broken = {**CONFIG, "data": {**CONFIG["data"], "ingress": text}}
+    with pytest.raises(SourceError, match="`ingress` is no"):
+        change.configure_kserve([broken], gateway="a/b", domain="c")
+
+
+DEFAULTS = """
+# as Kubeflow Pipelines has them
+metadata: {labels: {a: b}}
+spec:
+  ttlStrategy: {secondsAfterCompletion: 604800}
+  podGC: {strategy: OnPodCompletion}
+  securityContext: {runAsNonRoot: true}
+  retryStrategy: {limit: 1}
+  templateDefaults:
+    activeDeadlineSeconds: 3600
+    retryStrategy: {limit: 3, retryPolicy: OnError}
+"""
+
+
+def make_argo(text: str) -> dict[str, Any]:
+    return {
         "kind": "ConfigMap",
         "metadata": {"name": "workflow-controller-configmap"},
-        "data": {"workflowDefaults": "retryStrategy", "artifactRepository": "kept"},
+        "data": {"workflowDefaults": text, "artifactRepository": "kept"},
     }
+
+
+def test_argos_default_retries_are_taken_away_and_its_other_defaults_stay() -> None:
+    argo = make_argo(DEFAULTS)
     [changed] = change.keep_retries([argo])
-    assert changed["data"] == {"artifactRepository": "kept"}
-    assert "workflowDefaults" in argo["data"]
+    assert changed["data"]["artifactRepository"] == "kept"
+    assert yaml.safe_load(changed["data"]["workflowDefaults"]) == {
+        "metadata": {"labels": {"a": "b"}},
+        "spec": {
+            "ttlStrategy": {"secondsAfterCompletion": 604800},
+            "podGC": {"strategy": "OnPodCompletion"},
+            "securityContext": {"runAsNonRoot": True},
+            "templateDefaults": {"activeDeadlineSeconds": 3600},
+        },
+    }
+    assert argo["data"]["workflowDefaults"] == DEFAULTS
 
 
-def test_missing_namespaces_are_put_in_front() -> None:
+@pytest.mark.parametrize("text", ["", "spec:", "spec: {templateDefaults: }", "{}"])
+def test_argo_without_default_retries_is_left_as_it_is(text: str) -> None:
+    [changed] = change.keep_retries([make_argo(text)])
+    assert yaml.safe_load(changed["data"]["workflowDefaults"]) == yaml.safe_load(text)
+
+
+def test_argos_defaults_that_are_no_yaml_are_told() -> None:
+    with pytest.raises(SourceError, match="workflowDefaults"):
+        change.keep_retries([make_argo("spec: {")])
+
+
+def test_missing_namespaces_are_known() -> None:
     service = {"kind": "Service", "metadata": {"name": "s", "namespace": "eg"}}
     own = {"kind": "Namespace", "metadata": {"name": "eg"}}
-    assert [one["kind"] for one in change.add_namespaces([service])] == ["Namespace", "Service"]
-    assert change.add_namespaces([own, service]) == [own, service]
+    role = {"kind": "ClusterRole", "metadata": {"name": "r"}}
+    assert change.list_missing_namespaces([service, service, role]) == ["eg"]
+    assert change.list_missing_namespaces([own, service]) == []
 
 
 @pytest.mark.parametrize(
@@ -140,6 +196,15 @@ def test_images_in_settings_variables_and_arguments_are_mirrored_too() -> None:
     assert container["args"] == ["--executor-image", "m/quay.io/argoproj/argoexec:v4", "--not-an-image=quay"]
     assert container["env"][0]["value"] == "m/ghcr.io/kubeflow/kfp-driver:2.17.0"
     assert json.loads(second["data"]["agent"])["image"] == "m/docker.io/kserve/agent:v1"
+    assert (
+        json.loads(second["data"]["localModel"])["defaultJobImage"]
+        == "m/docker.io/kserve/storage-initializer:v1"
+    )
+    assert json.loads(second["data"]["kernelcache"]) == {
+        "mcvImage": "m/docker.io/kserve/mcv:v1",
+        "prefetchImage": "m/registry.access.redhat.com/u:1",
+    }
+    assert json.loads(second["data"]["router"])["imagePullPolicy"] == "IfNotPresent"
     assert third == described
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from installer.errors import OptionError
 from installer.options import SWITCHES, read_options, read_versions
+from installer.sources import SOURCES
 
 
 def test_the_default_is_a_kind_cluster_with_everything() -> None:
@@ -39,7 +40,12 @@ def test_the_command_that_loads_images_is_split_as_a_shell_would() -> None:
         ({"CLUSTER": "minikube"}, "CLUSTER=minikube"),
         ({"CONTEXT": "x"}, "CONTEXT"),
         ({"WITH_KFP": "true"}, "WITH_KFP=true: it is yes or no"),
-        ({"WITH_GATEWAY_API": "no"}, "Envoy Gateway needs it"),
+        ({"WITH_GATEWAY_API": "no"}, "WITH_GATEWAY_API=no: a new kind cluster has no Gateway API"),
+        ({"WITH_ENVOY_GATEWAY": "no"}, "WITH_ENVOY_GATEWAY=no: a new kind cluster has no Envoy Gateway"),
+        ({"WITH_CERT_MANAGER": "no"}, "WITH_CERT_MANAGER=no: a new kind cluster has no cert-manager"),
+        ({"WITH_KSERVE": "no"}, "WITH_KSERVE=no: a new kind cluster has no KServe"),
+        ({"GATEWAY": "other/name"}, "GATEWAY=other/name: with Envoy Gateway the Gateway kserve/"),
+        ({"CLUSTER": "existing", "GATEWAY": "other/name"}, "say WITH_ENVOY_GATEWAY=no"),
         ({"NAME": "My Cluster"}, "NAME=My Cluster"),
         ({"OVERLAY": "../x"}, "OVERLAY"),
         ({"GATEWAY": "gateway"}, "GATEWAY=gateway"),
@@ -55,7 +61,8 @@ def test_a_value_without_meaning_is_refused_by_name(variables: dict[str, str], n
 
 def test_every_piece_has_a_pin() -> None:
     versions = read_versions()
-    for switch in SWITCHES:
+    assert set(SWITCHES) < set(SOURCES)
+    for switch in SOURCES:
         assert versions[f"{switch}_VERSION"]
         assert f"{switch}_SHA256" in versions
     assert "@sha256:" in versions["NODE_IMAGE"]
@@ -65,6 +72,13 @@ def test_every_piece_has_a_pin() -> None:
 def test_the_environment_wins_over_a_pin() -> None:
     assert read_versions(environment={"KSERVE_VERSION": "v9"})["KSERVE_VERSION"] == "v9"
     assert read_versions(environment={"KSERVE_VERSION": ""})["KSERVE_VERSION"] != ""
+
+
+def test_a_hash_is_not_asked_of_another_version() -> None:
+    assert read_versions()["ENVOY_GATEWAY_SHA256"]
+    other = {"ENVOY_GATEWAY_VERSION": "v9"}
+    assert read_versions(environment=other)["ENVOY_GATEWAY_SHA256"] == ""
+    assert read_versions(environment={**other, "ENVOY_GATEWAY_SHA256": "1"})["ENVOY_GATEWAY_SHA256"] == "1"
 
 
 def test_a_line_that_is_no_assignment_is_refused_with_its_place(tmp_path: Path) -> None:

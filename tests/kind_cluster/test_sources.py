@@ -41,11 +41,66 @@ def test_a_file_is_fetched_once_as_pinned(tmp_path: Path) -> None:
     assert path.name == f"cert-manager-{version}.yaml"
 
 
-def test_a_file_that_changed_since_it_was_first_seen_is_refused(tmp_path: Path) -> None:
-    path = Sources(make_options(), tmp_path, Web(b"first").fetch).read("KSERVE")
+OBJECT = b"apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n"
+
+
+def test_a_file_that_changed_since_it_was_first_seen_is_refused_with_the_line_that_knows(
+    tmp_path: Path,
+) -> None:
+    other = Sources(make_options(), tmp_path, Web(OBJECT).fetch)
+    other.load(other.read("CERT_MANAGER"))
+    sources = Sources(make_options(), tmp_path, Web(OBJECT).fetch)
+    path = sources.read("KSERVE")
+    assert sources.load(path)[0]["kind"] == "Namespace"
     path.write_bytes(b"second")
-    with pytest.raises(SourceError, match="as noted in"):
+    with pytest.raises(SourceError, match=r"as noted in .*SHA256SUMS, line 2"):
         Sources(make_options(), tmp_path, Web(b"").fetch).read("KSERVE")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<!DOCTYPE html><html><body>Log in to the network</body></html>",
+        b"<html>\n<a href='x: y'>: {",
+        b'{"message": "Not Found"}',
+        b"kind: Namespace\n",
+        b"",
+        b"\xff\xfe\x00",
+    ],
+)
+def test_something_else_in_a_files_place_is_told_and_is_not_known_afterwards(
+    tmp_path: Path, content: bytes
+) -> None:
+    sources = Sources(make_options(), tmp_path, Web(content).fetch)
+    path = sources.read("KSERVE")
+    with pytest.raises(SourceError, match=r"(?s)kserve-v.*\.yaml .*the same command fetches it anew"):
+        sources.load(path)
+    assert not path.exists()
+    healed = Sources(make_options(), tmp_path, Web(OBJECT).fetch)
+    assert healed.load(healed.read("KSERVE"))
+
+
+@pytest.mark.parametrize("content", [b"<html>Log in</html>", b"", "cut"])
+def test_a_broken_archive_is_told_and_not_known_afterwards(tmp_path: Path, content: bytes | str) -> None:
+    good = make_archive(tmp_path / "p.tar.gz", ["manifests/kustomize/a.yaml"]).read_bytes()
+    sent = good[: len(good) // 2] if isinstance(content, str) else content
+    sources = Sources(make_options(), tmp_path / "d", Web(sent).fetch)
+    path = sources.read("KFP")
+    with pytest.raises(SourceError, match=r"(?s)pipelines-.*\.tar\.gz .*fetches it anew"):
+        sources.unpack(path, "manifests/kustomize")
+    healed = Sources(make_options(), tmp_path / "d", Web(good).fetch)
+    assert healed.unpack(healed.read("KFP"), "manifests/kustomize").is_dir()
+
+
+def test_a_file_that_a_site_brought_is_not_removed(tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    file = given / f"kserve-{read_versions()['KSERVE_VERSION']}.yaml"
+    file.write_text("<html>")
+    sources = Sources(make_options(MANIFESTS=str(given)), tmp_path / "d")
+    with pytest.raises(SourceError, match="does not hold Kubernetes objects"):
+        sources.load(sources.read("KSERVE"))
+    assert file.exists()
 
 
 def test_a_file_that_is_not_as_pinned_is_refused(tmp_path: Path) -> None:
@@ -103,3 +158,9 @@ def test_a_download_that_fails_leaves_nothing_and_says_what_to_do(tmp_path: Path
         with pytest.raises(SourceError, match="MANIFESTS=DIRECTORY"):
             fetch(url, tmp_path / "x.yaml")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    with pytest.raises(SourceError, match="MANIFESTS=DIRECTORY"):
+        fetch("http://127.0.0.1:9/x.yaml", tmp_path / "file" / "x.yaml")

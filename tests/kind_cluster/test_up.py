@@ -16,8 +16,8 @@ import yaml
 from clients.settings import Settings
 from clients.store import Store
 from installer import __main__ as main
-from installer import delivery
-from installer.errors import CheckError, InstallError, ProgramError, WaitError
+from installer import credentials, delivery
+from installer.errors import CheckError, InstallError, ProgramError, SourceError, WaitError
 from installer.images import NAMES
 from installer.options import read_versions
 from installer.site import Site
@@ -78,6 +78,11 @@ def manifests(tmp_path: Path) -> Path:
         f"kserve-{versions['KSERVE_VERSION']}.yaml": [
             make_type("inferenceservices.serving.kserve.io"),
             make_type("servingruntimes.serving.kserve.io"),
+            {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {"name": "kserve", "labels": {"control-plane": "kserve-controller-manager"}},
+            },
             config,
             container,
             make_controller("kserve-controller-manager", "kserve"),
@@ -86,11 +91,15 @@ def manifests(tmp_path: Path) -> Path:
     }
     for name, documents in files.items():
         (directory / name).write_text(yaml.safe_dump_all(documents))
-    _make_pipelines(directory / f"pipelines-{versions['KFP_VERSION']}.tar.gz")
+    make_pipelines(directory, versions)
     return directory
 
 
-def _make_pipelines(path: Path) -> None:
+ARGO = "https://github.com/argoproj/argo-workflows/manifests"
+
+
+def make_pipelines(directory: Path, versions: dict[str, str], ref: str | None = None) -> None:
+    """Write the source archives of Kubeflow Pipelines, which asks for Argo at `ref`, and of Argo."""
     service = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -102,22 +111,73 @@ def _make_pipelines(path: Path) -> None:
         "metadata": {"name": "mlpipeline-minio-artifact", "namespace": "kubeflow"},
         "stringData": {"accesskey": "minio", "secretkey": "minio123"},
     }
-    parts: dict[str, list[Document]] = {
-        "cluster-scoped-resources": [
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kubeflow"}},
-            make_type("workflows.argoproj.io"),
-        ],
-        "env/platform-agnostic": [service, secret, make_controller("ml-pipeline", "kubeflow")],
+    ref = ref or versions["ARGO_VERSION"]
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kubeflow"}}
+    controller = make_controller("workflow-controller", "kubeflow")
+    role = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": "argo", "namespace": "kubeflow"},
     }
+    argo = "third-party/argo"
+    write_archive(
+        directory / f"pipelines-{versions['KFP_VERSION']}.tar.gz",
+        "pipelines-x/manifests/kustomize",
+        {
+            "cluster-scoped-resources/kustomization.yaml": [
+                {"resources": ["all.yaml", f"../{argo}/installs/namespace/cluster-scoped"]}
+            ],
+            "cluster-scoped-resources/all.yaml": [namespace],
+            f"{argo}/installs/namespace/cluster-scoped/kustomization.yaml": [
+                {"resources": [f"{ARGO}/base/crds/minimal?ref={ref}"]}
+            ],
+            "env/platform-agnostic/kustomization.yaml": [
+                {"resources": ["all.yaml", f"../../{argo}/installs/namespace"]}
+            ],
+            "env/platform-agnostic/all.yaml": [
+                service,
+                {**service, "metadata": {"name": "ml-pipeline-ui", "namespace": "kubeflow"}},
+                secret,
+                make_controller("ml-pipeline", "kubeflow"),
+            ],
+            f"{argo}/installs/namespace/kustomization.yaml": [
+                {
+                    "namespace": "kubeflow",
+                    "resources": [
+                        "../../base",
+                        f"{ARGO}/namespace-install/workflow-controller-rbac?ref={ref}",
+                    ],
+                }
+            ],
+            f"{argo}/base/kustomization.yaml": [
+                {"resources": [f"{ARGO}/base/workflow-controller?ref={ref}&timeout=60s"]}
+            ],
+            "env/gcp/kustomization.yaml": [{"resources": ["https://github.com/somebody/else?ref=main"]}],
+        },
+    )
+    listed: Document = {"resources": ["all.yaml"]}
+    write_archive(
+        directory / f"argo-workflows-{versions['ARGO_VERSION']}.tar.gz",
+        "argo-workflows-x/manifests",
+        {
+            "base/crds/minimal/kustomization.yaml": [listed],
+            "base/crds/minimal/all.yaml": [make_type("workflows.argoproj.io")],
+            "base/workflow-controller/kustomization.yaml": [listed],
+            "base/workflow-controller/all.yaml": [controller],
+            "namespace-install/workflow-controller-rbac/kustomization.yaml": [listed],
+            "namespace-install/workflow-controller-rbac/all.yaml": [role],
+        },
+    )
+
+
+def write_archive(path: Path, top: str, files: dict[str, list[Document]]) -> None:
+    """Write a source archive with files of YAML documents."""
     with tarfile.open(path, "w:gz") as archive:
-        for part, documents in parts.items():
-            for name, text in (
-                ("kustomization.yaml", "resources: [all.yaml]"),
-                ("all.yaml", yaml.safe_dump_all(documents)),
-            ):
-                member = tarfile.TarInfo(f"pipelines-x/manifests/kustomize/{part}/{name}")
-                member.size = len(text)
-                archive.addfile(member, io.BytesIO(text.encode()))
+        for name, documents in files.items():
+            text = yaml.safe_dump_all(documents).encode()
+            member = tarfile.TarInfo(f"{top}/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text))
 
 
 class Runs:
@@ -184,11 +244,18 @@ def test_everything_is_installed_on_a_new_kind_cluster(install: Install, program
     assert ("Deployment", "tenure", "tenure-pilot") in there
     assert ("Gateway", "kserve", "kserve-ingress-gateway") in there
     settings = there["ConfigMap", "tenure", "tenure-settings"]["data"]
-    assert settings["TENURE_COMPONENTS_IMAGE"] == "tenure-components:0123456789ab"
+    assert settings["TENURE_COMPONENTS_IMAGE"] == "tenure-components:0123456789ab-components"
     assert there["ConfigMap", "kubeflow", "tenure-settings"]["data"] == settings
     assert store.exists("s3://tenure/data/telco.csv")
     assert "run run-1 started" in printed
     assert "http://127.0.0.1:8880" in printed
+    assert (
+        "user tenure, password: kubectl --context kind-tenure -n tenure get secret tenure-tracking" in printed
+    )
+    assert "-o jsonpath='{.data.password}' | base64 -d" in printed
+    assert "kubectl --context kind-tenure -n tenure port-forward svc/tenure-console 8080:8080" in printed
+    assert "kubectl --context kind-tenure -n kubeflow port-forward svc/ml-pipeline-ui 8888:80" in printed
+    assert ".venv/bin/tenure --context kind-tenure doctor" in printed
 
 
 def test_the_types_come_first_and_kserves_own_objects_last(install: Install, programs: Any) -> None:
@@ -198,6 +265,32 @@ def test_the_types_come_first_and_kserves_own_objects_last(install: Install, pro
     controller = kinds.index(("Deployment", "kserve", "kserve-controller-manager"))
     container = kinds.index(("ClusterStorageContainer", "", "default"))
     assert first < controller < container
+
+
+def test_argo_comes_from_its_archive_and_nothing_is_fetched_while_kubeflow_is_rendered(
+    install: Install, programs: Any, tmp_path: Path
+) -> None:
+    install()
+    there = programs.cluster.objects
+    assert ("CustomResourceDefinition", "", "workflows.argoproj.io") in there
+    assert ("Deployment", "kubeflow", "workflow-controller") in there
+    rendered = [
+        Path(call[-1]) for call in programs.calls if "kustomize" in call and "overlay" not in call[-1]
+    ]
+    assert [one.name for one in rendered] == ["cluster-scoped-resources", "platform-agnostic"]
+    tree = rendered[0].parent
+    read = [one for one in tree.rglob("kustomization.yaml") if "gcp" not in one.parts]
+    assert len(read) == 5
+    assert not [one for one in read if "://" in one.read_text()]
+
+
+def test_kubeflow_that_asks_for_another_argo_is_told(install: Install, manifests: Path) -> None:
+    versions = read_versions()
+    make_pipelines(manifests, versions, ref="v9.9.9")
+    with pytest.raises(
+        SourceError, match=rf"Argo Workflows v9\.9\.9, and ARGO_VERSION is {versions['ARGO_VERSION']}"
+    ):
+        install()
 
 
 def test_a_second_run_changes_nothing(install: Install, programs: Any) -> None:
@@ -228,6 +321,33 @@ def test_a_run_that_ended_in_the_middle_goes_on(install: Install, programs: Any,
     assert programs.count("kind", "create", "cluster") == (2 if broken == "kind create" else 1)
 
 
+def test_a_cluster_that_was_stopped_is_started_and_known_to_the_kubeconfig(
+    install: Install, programs: Any
+) -> None:
+    install()
+    programs.stopped.add("tenure-control-plane")
+    programs.calls.clear()
+    assert "started again" in install()
+    started = programs.calls.index(("docker", "start", "tenure-control-plane"))
+    assert started < programs.calls.index(("kind", "export", "kubeconfig", "--name", "tenure"))
+    programs.calls.clear()
+    install()
+    assert programs.count("docker", "start") == 0
+
+
+def test_a_cluster_that_was_never_finished_is_told_apart(install: Install, programs: Any) -> None:
+    programs.kinds.append("tenure")
+    programs.cluster.node_ready = False
+    with pytest.raises(WaitError, match=r"half made: make cluster-down, then make up"):
+        install()
+    programs.cluster.node_ready = True
+    install()
+    programs.cluster.node_ready = False
+    with pytest.raises(WaitError, match="node not ready") as caught:
+        install()
+    assert "cluster-down" not in str(caught.value)
+
+
 def test_a_cluster_made_anew_is_installed_anew(install: Install, programs: Any) -> None:
     install()
     programs.cluster.objects.clear()
@@ -250,6 +370,29 @@ def test_a_webhook_that_is_not_up_yet_is_tried_again(
     programs.cluster.refuse_apply = refuse
     assert "trying again: " in install()
     assert ("ClusterStorageContainer", "", "default") in programs.cluster.objects
+
+
+def test_what_kserve_puts_on_its_namespace_stays(install: Install, programs: Any, manifests: Path) -> None:
+    install()
+    namespace = programs.cluster.objects["Namespace", "", "kserve"]
+    assert namespace["metadata"]["labels"]["control-plane"] == "kserve-controller-manager"
+    [envoy] = manifests.glob("envoy-gateway-*.yaml")
+    envoy.write_text(
+        envoy.read_text() + "---\n" + yaml.safe_dump(make_controller("more", "envoy-gateway-system"))
+    )
+    main_state = next((manifests.parent / "state").rglob("SHA256SUMS"))
+    main_state.unlink()
+    install()
+    assert ("Deployment", "envoy-gateway-system", "more") in programs.cluster.objects
+    namespace = programs.cluster.objects["Namespace", "", "kserve"]
+    assert namespace["metadata"]["labels"]["control-plane"] == "kserve-controller-manager"
+
+
+@pytest.mark.parametrize("kind", ["ServingRuntime", "InferenceService", "Pod"])
+def test_each_webhook_of_kserve_is_waited_for(install: Install, programs: Any, kind: str) -> None:
+    programs.cluster.refuse_create = lambda one: f"no endpoints for {kind}" if one["kind"] == kind else None
+    with pytest.raises(WaitError, match=f"KServe to answer: not ready after .* no endpoints for {kind}"):
+        install()
 
 
 def test_a_refusal_for_good_ends_it_at_once(install: Install, programs: Any) -> None:
@@ -282,6 +425,16 @@ def test_the_pipelines_key_of_the_store_is_nobodys_default(install: Install, pro
     ours = programs.cluster.values("tenure-s3")
     assert pipelines["secretkey"] != "minio123"
     assert (ours["accesskey"], ours["secretkey"]) == (pipelines["accesskey"], pipelines["secretkey"])
+
+
+def test_a_new_key_of_the_pipelines_store_is_followed_everywhere(install: Install, programs: Any) -> None:
+    install()
+    before = programs.cluster.values("tenure-s3")
+    new = {"accesskey": "new", "secretkey": "new-secret"}
+    programs.cluster.put(credentials.make_secret("mlpipeline-minio-artifact", "kubeflow", new))
+    assert "tenure-s3 follows mlpipeline-minio-artifact" in install()
+    assert programs.cluster.values("tenure-s3") == {**before, **new}
+    assert programs.cluster.values("tenure-s3", "kubeflow") == new
 
 
 def test_no_secret_is_printed_or_passed_as_an_argument(
@@ -336,6 +489,46 @@ def test_an_image_rebuilt_under_its_tag_renews_its_pods_and_no_others(
     assert programs.count("kind", "load") == 1
 
 
+def test_from_a_registry_every_image_is_taken_by_its_digest(install: Install, programs: Any) -> None:
+    for name in NAMES:
+        reference = f"r.example.com/x/{name}:t1"
+        programs.images[reference] = f"sha256:{name}"
+        programs.digests[reference] = [f"elsewhere/{name}@sha256:0", f"r.example.com/x/{name}@sha256:{name}"]
+    install(REGISTRY="r.example.com/x", TAG="t1", BUILD="no")
+    ours = set()
+    for (kind, namespace, _), one in programs.cluster.objects.items():
+        if kind == "Deployment" and namespace == "tenure":
+            template = one["spec"]["template"]["spec"]
+            ours |= {c["image"] for c in [*template["containers"], *template.get("initContainers", ())]}
+    ours = {one for one in ours if "tenure-" in one}
+    assert len(ours) == 4
+    assert all("@sha256:tenure-" in one for one in ours)
+    settings = programs.cluster.objects["ConfigMap", "tenure", "tenure-settings"]["data"]
+    whole = "r.example.com/x/tenure-components@sha256:tenure-components"
+    assert settings["TENURE_COMPONENTS_IMAGE"] == whole
+
+
+def test_other_content_under_the_same_tag_is_another_image_of_the_steps(
+    install: Install, programs: Any
+) -> None:
+    def find() -> str:
+        install()
+        return str(
+            programs.cluster.objects["ConfigMap", "tenure", "tenure-settings"]["data"][
+                "TENURE_COMPONENTS_IMAGE"
+            ]
+        )
+
+    first = find()
+    loaded = [call[-1] for call in programs.calls if call[:2] == ("kind", "load")]
+    assert first in loaded
+    assert find() == first
+    programs.images["tenure-components:0123456789ab"] = "sha256:fedcba9876543210"
+    second = find()
+    assert second == "tenure-components:0123456789ab-fedcba987654"
+    assert programs.images[second] == "sha256:fedcba9876543210"
+
+
 def test_only_missing_images_are_built_and_from_the_mirrors_base(install: Install, programs: Any) -> None:
     programs.images.update({f"tenure-{name}:0123456789ab": "sha256:x" for name in ("components", "pilot")})
     install(MIRROR="m.example.com")
@@ -367,3 +560,93 @@ def test_a_second_installation_waits_for_the_first(make_site: MakeSite) -> None:
         pytest.fail("two at once")
     with main.lock(make_site()):
         pass
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, site: Site, command: str) -> int:
+    """Run the command line with this site in place of one of this machine."""
+    monkeypatch.setattr(main, "_make_site", lambda *_: site)
+    return main.main([command])
+
+
+def read(site: Site) -> str:
+    return site.progress._out.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_status_tells_what_runs(
+    install: Install, make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install()
+    site = make_site()
+    assert run_main(monkeypatch, site, "status") == 0
+    printed = read(site)
+    assert "√ tenure-pilot" in printed
+    assert "√ KServe answers" in printed
+    assert "×" not in printed
+
+
+def test_status_tells_what_does_not_run(
+    install: Install, programs: Any, make_site: MakeSite, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    install()
+    programs.cluster.objects["Deployment", "tenure", "tenure-pilot"]["status"]["availableReplicas"] = 0
+    programs.cluster.refuse_create = lambda one: "no endpoints" if one["kind"] == "Pod" else None
+    waiting = {"name": "pilot", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "gone"}}}
+    programs.cluster.put(
+        {
+            "kind": "Pod",
+            "metadata": {"name": "tenure-pilot-1", "namespace": "tenure"},
+            "status": {"containerStatuses": [waiting]},
+        }
+    )
+    site = make_site()
+    assert run_main(monkeypatch, site, "status") == 1
+    printed = read(site)
+    assert "× tenure-pilot (0 of 1 available)" in printed
+    assert "× KServe: " in printed
+    assert "tenure-pilot-1/pilot: ImagePullBackOff: gone" in printed
+    assert "make status: 1 of " in capsys.readouterr().err
+
+
+def test_status_of_a_cluster_without_tenure(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    assert run_main(monkeypatch, make_site(), "status") == 1
+    assert "nothing of Tenure is in namespace tenure: make up" in capsys.readouterr().err
+
+
+def test_check_changes_nothing(
+    make_site: MakeSite, programs: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    site = make_site()
+    assert run_main(monkeypatch, site, "check") == 0
+    assert "√ Docker 29.0" in read(site)
+    programs.broken.add("docker")
+    assert run_main(monkeypatch, make_site(), "check") == 3
+    assert "each has its fix above" in capsys.readouterr().err
+    assert programs.cluster.applied == []
+    assert programs.count("kind", "create") == 0
+
+
+def test_down_deletes_the_kind_cluster(
+    make_site: MakeSite, programs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_main(monkeypatch, make_site(), "down") == 0
+    assert ("kind", "delete", "cluster", "--name", "tenure") in programs.calls
+
+
+def test_wrong_use_and_an_end_by_hand_have_their_codes(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    assert main.main([]) == 2
+    assert "usage: " in capsys.readouterr().err
+    monkeypatch.setenv("CLUSTER", "minikube")
+    assert main.main(["check"]) == 2
+    assert "make check: CLUSTER=minikube" in capsys.readouterr().err
+    monkeypatch.delenv("CLUSTER")
+
+    def end(_: Site) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(main._COMMANDS, "up", end)
+    assert run_main(monkeypatch, make_site(), "up") == 130
+    assert "the same command goes on from here" in capsys.readouterr().err

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from console.doctor.finding import Mark
 
 
@@ -57,3 +59,27 @@ def test_what_is_left_of_an_earlier_install_is_found_before_the_next(stage: Any)
     found = stage.list_bad(pre=True)
     assert {one.check for one in found} == {"clashes", "rights"}
     assert "left over from an earlier install" in found[-1].text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("spec:\n  templateDefaults:\n    retryStrategy: {limit: 3}\n", "tried dozens of times"),
+        ("spec: {", "cannot be read"),
+        ("[1]", "cannot be read"),
+        ("spec:\n  templateDefaults: {activeDeadlineSeconds: 60}\n  retryStrategy: {limit: 1}\n", ""),
+        ("spec: {templateDefaults: }", ""),
+        ("", ""),
+    ],
+)
+def test_default_retries_of_argo_are_noticed(stage: Any, text: str, words: str) -> None:
+    stage.add(
+        "configmaps",
+        {
+            "metadata": stage.metadata("workflow-controller-configmap", "kubeflow"),
+            "data": {"workflowDefaults": text},
+        },
+    )
+    found = [one for one in stage.examine() if one.check == "retries" and one.mark is Mark.WARNING]
+    assert len(found) == bool(words)
+    assert all(words in one.text and one.fix for one in found)

@@ -28,10 +28,11 @@ def make_machine(**changes: Any) -> Machine:
         "inotify": (8192, 524288),
         "tools": {
             "docker": Tool(path="/usr/bin/docker", version="28.0.1"),
-            "kind": Tool(path="/usr/bin/kind", version="0.30.0"),
+            "kind": Tool(path="/usr/bin/kind", version="0.33.0"),
             "kubectl": Tool(path="/usr/bin/kubectl", version="1.34.1"),
         },
         "docker": {"MemTotal": 16 * GIB, "NCPU": 8},
+        "room": 50 * GIB,
         "answers": {name: Answer(good=True, text="fine") for name in ("store", "tracking", "ledger", "runs")},
     }
     return Machine(**{**values, **changes})
@@ -107,14 +108,15 @@ def test_variables_of_another_platform_are_noticed(monkeypatch: pytest.MonkeyPat
     ("changes", "check", "words"),
     [
         ({"tools": {"kind": Tool()}}, "kind", "not there"),
-        ({"tools": {"kind": Tool(path="/kind", version="0.20.0")}}, "kind", "older than 0.30"),
+        ({"tools": {"kubectl": Tool(path="/kubectl", version="1.20.0")}}, "kubectl", "older than 1.32"),
         (
             {"tools": {"docker": Tool(path="/docker", problem="Cannot connect to the Docker daemon")}},
             "docker",
             "Cannot connect",
         ),
-        ({"docker": {"MemTotal": 4 * GIB, "NCPU": 2}}, "docker-memory", "4.0 GiB"),
-        ({"free": 5 * GIB}, "disk", "5.0 GiB"),
+        ({"docker": {"MemTotal": 4 * GIB, "NCPU": 4}}, "docker-memory", "4.0 GiB"),
+        ({"room": 5 * GIB}, "disk", "5.0 GiB"),
+        ({"port_free": False}, "port", "8880"),
         ({"inotify": (128, 8192)}, "inotify", "instances 128"),
     ],
 )
