@@ -25,6 +25,8 @@ from tenure.scorer import Scorer
 
 NAMESPACE, RUNS_NAMESPACE = "tenure", "kubeflow"
 RATE = 40
+LABELS = {"pipelines.kubeflow.org/v2_component": "true"}
+"""What Kubeflow Pipelines puts on the pods of steps, and the NetworkPolicies let in."""
 
 FETCH = """
 import sys
@@ -124,7 +126,7 @@ class Steps:
             "apiVersion": "batch/v1",
             "kind": "Job",
             "metadata": {"name": name},
-            "spec": {"backoffLimit": 0, "template": {"spec": pod}},
+            "spec": {"backoffLimit": 0, "template": {"metadata": {"labels": LABELS}, "spec": pod}},
         }
 
 
