@@ -20,6 +20,9 @@ TRACKING = "tenure-tracking"
 PIPELINES_S3 = "mlpipeline-minio-artifact"
 """Where Kubeflow Pipelines keeps its own key of the object store."""
 
+PULL = "tenure-pull"
+"""The nodes' login to registry and mirror."""
+
 LEDGER = "tenure-ledger-db.tenure.svc:5432/ledger"
 
 
@@ -116,12 +119,18 @@ def describe_store(url: str, region: str) -> dict[str, str]:
     }
 
 
-def make_secret(name: str, namespace: str, values: Values, annotations: Values | None = None) -> Document:
-    """Return a Secret as a document."""
+def make_secret(
+    name: str,
+    namespace: str,
+    values: Values,
+    annotations: Values | None = None,
+    kind: str = "Opaque",
+) -> Document:
+    """Return a Secret as a document; `kind` is its type."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "type": "Opaque",
+        "type": kind,
         "metadata": {
             "name": name,
             "namespace": namespace,

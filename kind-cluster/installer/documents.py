@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from clients.names import OWN_ANNOTATIONS
+from installer.credentials import PULL, make_secret
 from installer.errors import SourceError
 
 Document = dict[str, Any]
@@ -156,6 +157,46 @@ def _drop_retries(text: str) -> str:
 def drop(documents: Iterable[Document], kind: str, name: str) -> list[Document]:
     """Leave one object out."""
     return [one for one in documents if (one["kind"], one["metadata"]["name"]) != (kind, name)]
+
+
+def add_pull_secret(documents: Iterable[Document], login: str | None) -> list[Document]:
+    """Let the nodes log in for every pod of these documents.
+
+    Args:
+        documents: Theirs are the accounts, the pods without an account of their own, and Envoy's proxies.
+        login: Docker's configuration, JSON; None changes nothing.
+
+    Returns:
+        The documents, and a Secret in each namespace where it is named.
+    """
+    changed = [copy.deepcopy(one) for one in documents]
+    if login is None:
+        return changed
+    places: dict[str, None] = {}
+    for one in changed:
+        holder = _find_puller(one)
+        if holder is not None:
+            holder["imagePullSecrets"] = [*(holder.get("imagePullSecrets") or ()), {"name": PULL}]
+            places[one["metadata"].get("namespace", "default")] = None
+    values = {".dockerconfigjson": login}
+    return [
+        *(make_secret(PULL, place, values, kind="kubernetes.io/dockerconfigjson") for place in places),
+        *changed,
+    ]
+
+
+def _find_puller(document: Document) -> Document | None:
+    """Return the part of a document that may name Secrets for pulling."""
+    if document["kind"] == "ServiceAccount":
+        return document
+    if document["kind"] in ("Deployment", "StatefulSet", "DaemonSet", "Job"):
+        pod: Document = document["spec"]["template"]["spec"]
+        return None if pod.get("serviceAccountName") else pod
+    if document["kind"] == "EnvoyProxy":
+        deployment = document["spec"]["provider"]["kubernetes"]["envoyDeployment"]
+        proxy: Document = deployment.setdefault("pod", {})
+        return proxy
+    return None
 
 
 def mirror_images(documents: Iterable[Document], prefix: str) -> list[Document]:

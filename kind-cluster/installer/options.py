@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -61,6 +62,8 @@ class Options:
     """Prefix of our images, which are pushed there; empty: they are handed to the nodes."""
     mirror: str = ""
     """Prefix of everybody else's images."""
+    pull_secret: Path | None = None
+    """Docker's configuration with the login to registry and mirror, for the nodes."""
     image_load: tuple[str, ...] = ()
     """Command that hands an image (appended) to the nodes of an existing cluster."""
     manifests: Path | None = None
@@ -171,6 +174,7 @@ def read_options(environment: Mapping[str, str], versions: Mapping[str, str]) ->
         build=_read_switch(environment, "BUILD", default=True),
         registry=_strip_prefix(environment.get("REGISTRY")),
         mirror=_strip_prefix(environment.get("MIRROR")),
+        pull_secret=_read_login(environment.get("PULL_SECRET")),
         image_load=tuple(shlex.split(environment.get("IMAGE_LOAD") or "")),
         manifests=Path(manifests).resolve() if manifests else None,
         ingress_domain=_read_pattern(environment, "INGRESS_DOMAIN", Options.ingress_domain, _DOMAIN),
@@ -206,6 +210,25 @@ def _read_pattern(environment: Mapping[str, str], name: str, default: str, patte
     if not pattern.fullmatch(value):
         raise OptionError(f"{name}={value}: it must look like {default!r}")
     return value
+
+
+def _read_login(value: str | None) -> Path | None:
+    if not value:
+        return None
+    path = Path(value).expanduser().resolve()
+    try:
+        document = json.loads(path.read_text())
+        logins = [one for one in document["auths"].values() if one.get("auth") or one.get("password")]
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise OptionError(
+            f"PULL_SECRET={value}: it is no configuration of Docker with logins: {error}"
+        ) from None
+    if not logins:
+        raise OptionError(
+            f"PULL_SECRET={value}: no login is in it (a helper may keep them elsewhere). Make one: "
+            "docker --config DIRECTORY login REGISTRY, with a config.json there that says {}"
+        )
+    return path
 
 
 def _strip_prefix(value: str | None) -> str:

@@ -152,7 +152,7 @@ def _install(
     version = site.options.versions[f"{switch}_VERSION"]
     if not found:
         raise SourceError(f"the manifests of {switch} are empty")
-    prepared = change.mirror_images(found, site.options.mirror)
+    prepared = change.add_pull_secret(change.mirror_images(found, site.options.mirror), site.read_login())
     mark = fingerprint(prepared)
     if site.state.matches(switch, mark) and probe() is None:
         return f"{version}, unchanged"

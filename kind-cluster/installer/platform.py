@@ -8,6 +8,7 @@ from typing import Any
 from installer import credentials
 from installer.credentials import Key
 from installer.delivery import is_own_seaweedfs
+from installer.documents import add_pull_secret
 from installer.errors import InstallError
 from installer.images import COMPONENTS, NAMES
 from installer.kubectl import load
@@ -95,7 +96,8 @@ def render(site: Site) -> list[Document]:
         site.kubectl.get("secret", name, NAMESPACE)
         for name in (credentials.S3, credentials.DATABASES, credentials.TRACKING)
     ]
-    return stamp(found, images.ids, fingerprint([(one or {}).get("data") for one in held]))
+    stamped = stamp(found, images.ids, fingerprint([(one or {}).get("data") for one in held]))
+    return add_pull_secret(stamped, site.read_login())
 
 
 def remove(site: Site) -> str:
@@ -109,7 +111,7 @@ def remove(site: Site) -> str:
     site.kubectl.delete([one for one in kept if one["kind"] in _TYPES_OF_ROLES])
     if not site.options.purge:
         return "databases, keys and the bucket were kept; PURGE=yes removes the first two"
-    for name in (credentials.S3, credentials.DATABASES, credentials.TRACKING):
+    for name in (credentials.S3, credentials.DATABASES, credentials.TRACKING, credentials.PULL):
         site.kubectl.need("delete", "secret", name, "-n", PIPELINES_NAMESPACE, "--ignore-not-found")
     site.kubectl.need(
         "delete", "configmap", "tenure-settings", "-n", PIPELINES_NAMESPACE, "--ignore-not-found"

@@ -69,6 +69,11 @@ class Site:
     def images(self, images: Images) -> None:
         self._images = images
 
+    def read_login(self) -> str | None:
+        """Return Docker's configuration for the nodes, or None: they need no login."""
+        path = self.options.pull_secret
+        return path.read_text() if path else None
+
     def state_of_store(self) -> str:
         """Return what tells one object store from the next that is made in its place."""
         claims = self.kubectl.list("persistentvolumeclaims", PIPELINES_NAMESPACE)

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from installer import documents as change
+from installer.credentials import read_secret
 from installer.errors import SourceError
 
 CONFIG: dict[str, Any] = {
@@ -210,3 +211,31 @@ def test_images_in_settings_variables_and_arguments_are_mirrored_too() -> None:
 
 def test_without_a_mirror_nothing_changes() -> None:
     assert change.mirror_images([CONFIG], "") == [CONFIG]
+
+
+def test_every_pod_is_pulled_with_the_login() -> None:
+    def make(kind: str, namespace: str, **pod: Any) -> dict[str, Any]:
+        spec = {"template": {"spec": {"containers": [], **pod}}}
+        return {"kind": kind, "metadata": {"name": "x", "namespace": namespace}, "spec": spec}
+
+    account = {"kind": "ServiceAccount", "metadata": {"name": "a", "namespace": "one"}}
+    envoy = {
+        "kind": "EnvoyProxy",
+        "metadata": {"name": "e", "namespace": "three"},
+        "spec": {"provider": {"kubernetes": {"envoyDeployment": {"container": {"image": "e:1"}}}}},
+    }
+    bare = make("Deployment", "two", imagePullSecrets=[{"name": "theirs"}])
+    given = [account, make("Deployment", "one", serviceAccountName="a"), bare, envoy, make_type("a.b")]
+    changed = change.add_pull_secret(given, '{"auths": {}}')
+    secrets = [one for one in changed if one["kind"] == "Secret"]
+    assert [one["metadata"]["namespace"] for one in secrets] == ["one", "two", "three"]
+    assert {one["type"] for one in secrets} == {"kubernetes.io/dockerconfigjson"}
+    assert read_secret(secrets[0]) == {".dockerconfigjson": '{"auths": {}}'}
+    ours = [{"name": "tenure-pull"}]
+    rest = changed[len(secrets) :]
+    assert rest[0]["imagePullSecrets"] == ours
+    assert "imagePullSecrets" not in rest[1]["spec"]["template"]["spec"]
+    assert rest[2]["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "theirs"}, *ours]
+    assert rest[3]["spec"]["provider"]["kubernetes"]["envoyDeployment"]["pod"]["imagePullSecrets"] == ours
+    assert rest[4] == given[4]
+    assert change.add_pull_secret(given, None) == given

@@ -59,6 +59,24 @@ def test_a_value_without_meaning_is_refused_by_name(variables: dict[str, str], n
         read_options(variables, {})
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{}", "no configuration of Docker"),
+        ("no json", "no configuration of Docker"),
+        ('{"auths": []}', "no configuration of Docker"),
+        ('{"auths": {"r.example.com": {}}, "credsStore": "desktop"}', "no login is in it"),
+    ],
+)
+def test_a_login_that_is_none_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(content)
+    with pytest.raises(OptionError, match=f"PULL_SECRET=.*{words}"):
+        read_options({"PULL_SECRET": str(file)}, {})
+    with pytest.raises(OptionError, match="PULL_SECRET=/nowhere"):
+        read_options({"PULL_SECRET": "/nowhere"}, {})
+
+
 def test_every_piece_has_a_pin() -> None:
     versions = read_versions()
     assert set(SWITCHES) < set(SOURCES)

@@ -456,6 +456,24 @@ def test_no_secret_is_printed_or_passed_as_an_argument(
     assert not [value for value in values if value in spoken]
 
 
+def test_the_nodes_login_is_wherever_pods_are_and_nowhere_else(
+    install: Install, programs: Any, tmp_path: Path
+) -> None:
+    login = tmp_path / "config.json"
+    login.write_text('{"auths": {"r.example.com": {"auth": "bG9naW46c2VjcmV0"}}}')
+    printed = install(PULL_SECRET=str(login))
+    places = {key[1] for key in programs.cluster.objects if key[0] == "Secret" and key[2] == "tenure-pull"}
+    assert places == {"envoy-gateway-system", "cert-manager", "kserve", "kubeflow", "tenure"}
+    accounts = [one for (kind, _, _), one in programs.cluster.objects.items() if kind == "ServiceAccount"]
+    assert len(accounts) > 5
+    assert all(one["imagePullSecrets"] == [{"name": "tenure-pull"}] for one in accounts)
+    written = "".join(path.read_text() for path in (tmp_path / "state").rglob("*.json"))
+    spoken = printed + written + "".join(" ".join(call) for call in programs.calls)
+    assert "bG9naW46c2VjcmV0" not in spoken
+    programs.cluster.applied.clear()
+    assert install(PULL_SECRET=str(login)).count("unchanged") >= 7
+
+
 def test_a_mirror_and_a_registry_reach_every_image(install: Install, programs: Any) -> None:
     programs.images.update({f"r.example.com/x/{name}:t1": f"sha256:{name}" for name in NAMES})
     install(REGISTRY="r.example.com/x", MIRROR="m.example.com", TAG="t1", BUILD="no")
