@@ -51,14 +51,8 @@ class Steps:
         self._poll = poll
         self.store = Store.connect(platform.settings)
         self.tracking = Tracking.connect(platform.settings)
-        (container,) = [
-            container
-            for container in self._cluster.get("-n", NAMESPACE, "deployment", "tenure-pilot")["spec"][
-                "template"
-            ]["spec"]["containers"]
-            if container["name"] == "pilot"
-        ]
-        self._image = container["image"].replace("tenure-pilot", "tenure-components")
+        settings = self._cluster.get("-n", RUNS_NAMESPACE, "configmap", CONFIGURATION)
+        self._image = settings["data"]["TENURE_COMPONENTS_IMAGE"]
 
     def roll_out(self, project: Project, bundle: Bundle, succeeds: bool = True) -> str:
         """Roll a bundle out; returns the step's log, with its report or its error."""
