@@ -75,14 +75,13 @@ class Engine:
         events: Events | None = None,
     ) -> None:
         self.bundle = bundle
-        self.decoder = Decoder(bundle.contract, bundle.featuriser, settings.max_rows)
+        self.decoder = Decoder(bundle.contract, bundle.featuriser, settings.max_rows, settings.reasons)
         self.metrics = metrics
         self.events = events
         self.direct_only = settings.logger_scope == "direct"
         self.inputs = list_inputs(bundle.contract, bundle.featuriser.names)
         self.outputs = list_outputs()
         self._scorer = scorer
-        self._top = settings.reasons
         # One thread: it keeps the loop free; more would fight for the same cores.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
 
@@ -115,7 +114,7 @@ class Engine:
         reasons = None
         if query.reasons:
             try:
-                reasons = [_render_reasons(row) for row in self._scorer.explain(matrix, self._top)]
+                reasons = [_render_reasons(row) for row in self._scorer.explain(matrix, query.reasons)]
             except BundleError as error:
                 raise RequestError(f"{REASONS}: {error}") from error
         return Answer(probabilities, churn, reasons)
