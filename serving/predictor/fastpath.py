@@ -23,7 +23,7 @@ from serving.predictor.errors import (
     UnsupportedMediaError,
 )
 from serving.predictor.events import Events, Inference
-from serving.predictor.gate import RETRY_SECONDS, Gate
+from serving.predictor.gate import RETRY_SECONDS
 from serving.predictor.protocol import ADMITTED
 from serving.predictor.tensors import parse_request
 from tenure.encoding import show
@@ -65,11 +65,9 @@ class _Reply(NamedTuple):
 class FastPath:
     """Answers V2 inference itself and passes everything else on."""
 
-    def __init__(
-        self, application: Application, engine: Engine, name: str, max_body_bytes: int, gate: Gate
-    ) -> None:
+    def __init__(self, application: Application, engine: Engine, name: str, max_body_bytes: int) -> None:
         self._application = application
-        self._gate = gate
+        self._gate = engine.gate
         self._max_read_bytes = _READ_BODIES * max_body_bytes
         self._reading = 0  # bytes of bodies that are not complete yet
         self._engine = engine

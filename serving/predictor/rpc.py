@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from serving.predictor.engine import Answer, Engine
-    from serving.predictor.gate import Gate
 
 SERVICE, METHOD = "inference.GRPCInferenceService", "ModelInfer"
 
@@ -51,10 +50,10 @@ _log = logging.getLogger("serving.predictor")
 class Rpc:
     """Answers ModelInfer; everything else of the service is kserve's."""
 
-    def __init__(self, engine: Engine, name: str, gate: Gate) -> None:
+    def __init__(self, engine: Engine, name: str) -> None:
         self._engine = engine
         self._name = name
-        self._gate = gate
+        self._gate = engine.gate
 
     def make_handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         """Return the method's handler. It takes bytes: gRPC would call a message that is none our mistake."""

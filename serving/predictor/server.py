@@ -31,7 +31,6 @@ from kserve.protocol.rest.server import RESTServer
 
 from serving.predictor.errors import PredictorError, RefusedError, StartError
 from serving.predictor.fastpath import FastPath
-from serving.predictor.gate import Gate
 from serving.predictor.protocol import Limits, Protocol, expire_connections
 from serving.predictor.rpc import METHOD, SERVICE, Rpc
 
@@ -90,10 +89,9 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve carries no t
     async def _run(self, model: ChurnModel, on_ready: Callable[[], None] | None) -> None:
         """Open both ports, serve, and close them in order."""
         settings = self._settings
-        gate = Gate(settings.max_concurrent)
-        rest = _RestServer(self.dataplane, self.model_repository_extension, model, settings, gate)
+        rest = _RestServer(self.dataplane, self.model_repository_extension, model, settings)
         sock = _open_socket(settings.http_host, settings.http_port)
-        rpc = _make_grpc_server(self.dataplane, self.model_repository_extension, model, settings, gate)
+        rpc = _make_grpc_server(self.dataplane, self.model_repository_extension, model, settings)
         await rpc.start()
         events = model.backend.events
         if events is not None:
@@ -187,14 +185,13 @@ class _RestServer(RESTServer):  # type: ignore[misc]
         repository: ModelRepositoryExtension,
         model: ChurnModel,
         settings: Settings,
-        gate: Gate,
     ) -> None:
-        application = FastPath(kserve_application, model.backend, model.name, settings.max_body_bytes, gate)
+        application = FastPath(kserve_application, model.backend, model.name, settings.max_body_bytes)
         limits = Limits(settings.max_header_bytes, settings.header_seconds, settings.body_seconds)
         super().__init__(application, data_plane, repository, settings.http_port)
         self.config = uvicorn.Config(
             application,
-            http=partial(Protocol, limits=limits, gate=gate),  # type: ignore[arg-type]  # called as a class
+            http=partial(Protocol, limits=limits, gate=model.backend.gate),  # type: ignore[arg-type]  # called as a class
             ws="none",
             log_config=None,
             access_log=False,
@@ -283,7 +280,6 @@ def _make_grpc_server(
     repository: ModelRepositoryExtension,
     model: ChurnModel,
     settings: Settings,
-    gate: Gate,
 ) -> grpc.aio.Server:
     """Return kserve's gRPC service on our address, not yet started."""
     server = grpc.aio.server(
@@ -297,7 +293,7 @@ def _make_grpc_server(
         ],
     )
     add_GRPCInferenceServiceServicer_to_server(_Servicer(data_plane, repository, model), server)
-    server.add_registered_method_handlers(SERVICE, Rpc(model.backend, model.name, gate).make_handlers())
+    server.add_registered_method_handlers(SERVICE, Rpc(model.backend, model.name).make_handlers())
     host = f"[{settings.grpc_host}]" if ":" in settings.grpc_host else settings.grpc_host
     address = f"{host}:{settings.grpc_port}"
     try:

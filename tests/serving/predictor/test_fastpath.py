@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 
 from serving.predictor.engine import Engine
 from serving.predictor.fastpath import FastPath
-from serving.predictor.gate import Gate
 from serving.predictor.metrics import Metrics
 from serving.predictor.settings import Settings
 from serving.predictor.tensors import DATATYPES, unpack
@@ -43,7 +42,7 @@ def ask(engine: Engine) -> Callable[..., Answer]:
         await send({"type": "http.response.start", "status": 299, "headers": []})
         await send({"type": "http.response.body", "body": message.get("body", b"")})
 
-    route = FastPath(echo, engine, "m", LIMIT, Gate(10))
+    route = FastPath(echo, engine, "m", LIMIT)
 
     def run(body: bytes, path: str = "/v2/models/m/infer", *chunks: bytes, **headers: str) -> Answer:
         parts = [body, *chunks]
@@ -367,7 +366,7 @@ def test_what_an_agent_passes_on_is_logged_by_the_agent(
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"{}"})
 
-    route = FastPath(predict, engine, "m", LIMIT, Gate(10))
+    route = FastPath(predict, engine, "m", LIMIT)
     bodies = {"/v2/models/m/infer": make_body(rows[:1]), "/v1/models/m:predict": {"instances": rows[:1]}}
     for path, body in bodies.items():
         request = {
