@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -33,6 +34,7 @@ def _configure_logging() -> None:
 def _serve(settings: Settings, worker: Worker | None = None) -> None:
     """Load and serve; the heavy imports come after the settings were found to be right."""
     started = time.perf_counter()
+    gc.disable()  # imports make many objects and no garbage: a quarter of the start went into looking for it
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core logs what it raises as well
 
     from serving.predictor.engine import load_engine
@@ -41,6 +43,10 @@ def _serve(settings: Settings, worker: Worker | None = None) -> None:
 
     from serving.predictor.model import ChurnModel
     from serving.predictor.server import PredictorServer
+
+    server, model = PredictorServer(settings), ChurnModel(settings.model_name, engine)
+    gc.freeze()  # what lives as long as the process need not be looked at again
+    gc.enable()
 
     def tell_ready() -> None:
         _log.info(
@@ -54,7 +60,7 @@ def _serve(settings: Settings, worker: Worker | None = None) -> None:
             settings.grpc_port,
         )
 
-    PredictorServer(settings).start([ChurnModel(settings.model_name, engine)], tell_ready, worker)
+    server.start([model], tell_ready, worker)
 
 
 def _work(settings: Settings, worker: Worker) -> int:
