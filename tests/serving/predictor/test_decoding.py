@@ -4,12 +4,17 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from serving.predictor.conversion import convert_column, make_converters
 from serving.predictor.decoding import Decoder, Query, Wanted, list_inputs
 from serving.predictor.errors import RequestError
 from serving.predictor.tensors import parse_request
-from tenure.contract import Contract
+from tenure.contract import Column, Contract
+from tenure.encoding import Feature
 from tenure.featuriser import Featuriser
 
 NAN = float("nan")
@@ -134,6 +139,21 @@ def test_nan_is_missing_in_a_nullable_boolean(decoder: Decoder, body: dict[str, 
     entry = next(entry for entry in request.inputs if entry.name == "autopay")
     entry.datatype, entry.data = "FP64", [NAN, 0.0]
     assert decoder.read(request).columns["autopay"] == [None, False]
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, -0.0, NAN, 0.5, 2.0]), min_size=1, max_size=30))
+def test_an_array_of_numbers_is_the_truth_values_of_its_list(numbers: list[float]) -> None:
+    feature = Feature(Column.model_validate({"name": "autopay", "type": "boolean", "nullable": True}))
+    convert = make_converters(feature)["FP64"]
+    assert convert is not None
+
+    def attempt(values: Any) -> Any:
+        try:
+            return list(convert_column("autopay", convert, values))
+        except RequestError as error:
+            return str(error)
+
+    assert attempt(np.array(numbers)) == attempt(numbers)
 
 
 def test_selects_outputs(ask: Callable[..., Query], body: dict[str, Any]) -> None:
