@@ -4,12 +4,17 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from serving.predictor.conversion import convert_column, make_converters
 from serving.predictor.decoding import Decoder, Query, Wanted, list_inputs
 from serving.predictor.errors import RequestError
 from serving.predictor.tensors import parse_request
-from tenure.contract import Contract
+from tenure.contract import Column, Contract
+from tenure.encoding import Feature
 from tenure.featuriser import Featuriser
 
 NAN = float("nan")
@@ -136,6 +141,21 @@ def test_nan_is_missing_in_a_nullable_boolean(decoder: Decoder, body: dict[str, 
     assert decoder.read(request).columns["autopay"] == [None, False]
 
 
+@given(st.lists(st.sampled_from([0.0, 1.0, -0.0, NAN, 0.5, 2.0]), min_size=1, max_size=30))
+def test_an_array_of_numbers_is_the_truth_values_of_its_list(numbers: list[float]) -> None:
+    feature = Feature(Column.model_validate({"name": "autopay", "type": "boolean", "nullable": True}))
+    convert = make_converters(feature)["FP64"]
+    assert convert is not None
+
+    def attempt(values: Any) -> Any:
+        try:
+            return list(convert_column("autopay", convert, values))
+        except RequestError as error:
+            return str(error)
+
+    assert attempt(np.array(numbers)) == attempt(numbers)
+
+
 def test_selects_outputs(ask: Callable[..., Query], body: dict[str, Any]) -> None:
     def select(**more: Any) -> list[tuple[str, bool]]:
         return [(wanted.name, wanted.binary) for wanted in ask({**body, **more}).wanted]
@@ -162,10 +182,18 @@ def test_selects_outputs(ask: Callable[..., Query], body: dict[str, Any]) -> Non
     ("more", "message"),
     [
         ({"outputs": [{"name": "score"}]}, "^score: is not an output; those are churn_probability"),
-        ({"outputs": [{"name": "churn"}, {"name": "churn"}]}, "churn is asked for twice"),
+        ({"outputs": [{"name": "churn"}, {"name": "churn"}]}, "^churn: this output is asked for twice"),
         ({"outputs": [{"name": "churn", "parameters": {"binary_data": 1}}]}, "^churn: binary_data is 1"),
         ({"outputs": [{"name": "churn", "parameters": {"classification": 2}}]}, "classification"),
-        ({"parameters": {"reasons": "yes"}}, "^parameters: reasons is 'yes', expected true or false"),
+        (
+            {"parameters": {"reasons": "yes"}},
+            "^parameters: reasons is 'yes', expected true, false, or how many",
+        ),
+        ({"parameters": {"reasons": 0}}, "^parameters: reasons is 0, expected .* from 1 to 8"),
+        ({"parameters": {"reasons": -1}}, "^parameters: reasons is -1, expected .* from 1 to 8"),
+        ({"parameters": {"reasons": 9}}, "^parameters: reasons is 9, expected .* from 1 to 8"),
+        ({"parameters": {"reasons": 3.0}}, r"^parameters: reasons is 3\.0, expected .* from 1 to 8"),
+        ({"parameters": {"reasons": 10**30}}, "^parameters: reasons is 10+, expected .* from 1 to 8"),
         ({"parameters": {"binary_data_output": 1}}, "^parameters: binary_data_output is 1"),
     ],
 )
@@ -176,12 +204,23 @@ def test_refuses_outputs_that_are_none(
         ask({**body, **more})
 
 
+def test_reads_how_many_reasons_are_wanted(ask: Callable[..., Query], body: dict[str, Any]) -> None:
+    def count(**more: Any) -> int:
+        return ask({**body, **more}).reasons
+
+    assert count() == count(parameters={"reasons": False}) == 0
+    assert count(parameters={"reasons": True}) == count(outputs=[{"name": "reasons"}]) == 5
+    assert count(parameters={"reasons": 1}) == 1
+    assert count(parameters={"reasons": 8}, outputs=[{"name": "reasons"}]) == 8
+
+
 def test_reads_instances(decoder: Decoder, row: dict[str, Any]) -> None:
     query = decoder.read_instances({"instances": [row, {**row, "client": "c7", "city": ""}]})
     assert query.rows == 2
     assert query.columns["city"] == [None, None]
     assert query.columns["months"] == [12, 12]
-    assert decoder.read_instances({"instances": [row], "parameters": {"reasons": True}}).reasons
+    assert decoder.read_instances({"instances": [row], "parameters": {"reasons": True}}).reasons == 5
+    assert decoder.read_instances({"instances": [row], "parameters": {"reasons": 2}}).reasons == 2
 
 
 def test_refuses_wrong_instances(decoder: Decoder, row: dict[str, Any]) -> None:
@@ -197,7 +236,7 @@ def test_refuses_wrong_instances(decoder: Decoder, row: dict[str, Any]) -> None:
         ({"instances": [{**row, "left": True}]}, "^left: row 0: is not an input"),
         ({"instances": [{**row, "client": 1.5}]}, "^client: row 0: 1.5 is not an id"),
         ({"instances": [row], "parameters": 5}, "^parameters: expected an object"),
-        ({"instances": [row], "parameters": {"reasons": 5}}, "^parameters: reasons is 5"),
+        ({"instances": [row], "parameters": {"reasons": 9}}, "^parameters: reasons is 9"),
     ]
     for document, message in cases:
         with pytest.raises(RequestError, match=message):
