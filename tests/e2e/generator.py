@@ -110,7 +110,7 @@ class Load:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int, started: float
     ) -> tuple[str | None, bool]:
         """Send one request and read its answer; return what is wrong with it, and whether to go on there."""
-        which = number % len(self._requests)
+        which = number % len(self._bodies)
         customers = self._plan["customers"]
         # The divisor keeps a customer from always sending the same row.
         customer = number // 3 % customers if customers else -1
