@@ -9,7 +9,7 @@ export S3_URL S3_BUCKET S3_REGION RUNS_URL DATA RUN TIMEOUT PURGE EDIT_KSERVE
 export WITH_GATEWAY_API WITH_ENVOY_GATEWAY WITH_CERT_MANAGER WITH_KSERVE WITH_KFP
 
 .DEFAULT_GOAL := help
-.PHONY: up cluster-check cluster-status cluster-down help environment environment-dev environment-detector demo demo-rollback down status test test-fast lint format bench compile images sbom lock clean
+.PHONY: up cluster-check cluster-status cluster-down help environment environment-dev environment-detector environment-peers demo demo-rollback down status test test-fast lint format bench compile images sbom lock clean
 
 help: ## Show what can be typed
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -23,6 +23,10 @@ environment-dev:
 # Drift detection by alibi-detect needs another numpy. Its place is fixed: that is where the platform looks.
 environment-detector: ## Create the environment that runs the detector with alibi-detect
 	@VENV=.venv-detector scripts/environment detector
+
+# Its place is fixed too: that is where benchmarks/serving.py looks.
+environment-peers: ## Create the environment of MLServer, which benchmarks compare with
+	@VENV=.venv-peers scripts/environment peers
 
 demo: environment environment-detector ## Show the whole loop: train, canary, promotion, drift, retraining
 	@$(BIN)/tenure demo
@@ -65,7 +69,7 @@ format: environment-dev ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: environment-dev ## Measure every claim of the README (takes some minutes)
+bench: environment-dev environment-peers ## Measure every claim of the README (takes some minutes)
 	@set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 compile: environment-dev ## Recompile pipelines/*.yaml from their Python
