@@ -52,7 +52,7 @@ def _find_tail(reply: RestReply) -> int:
     length = reply.headers.get(HEADER_LENGTH.lower())
     if length is None:
         return len(reply.body)
-    if not length.isdigit() or int(length) > len(reply.body):
+    if not length.isdigit() or len(length) > 18 or int(length) > len(reply.body):
         raise BrokenError(f"{HEADER_LENGTH} is {length!r}, the body has {len(reply.body)} bytes")
     return int(length)
 

@@ -5,7 +5,6 @@ Source: Tensor Data Types (sizes) and InferTensorContents (fields); the binary t
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,8 +81,9 @@ def holds(datatype: Datatype, value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if datatype.kind == "float":
-        # An integer beyond the type has no float at all.
-        return abs(value) <= datatype.high if isinstance(value, int) else math.isfinite(value)
+        # An integer may be beyond every float. In few digits the greatest FP32 is written a little too large.
+        most = datatype.high if datatype.name == "FP64" else datatype.high * (1 + 2**-24)
+        return abs(value) <= most
     return isinstance(value, int) and datatype.low <= value <= datatype.high
 
 
@@ -99,12 +99,14 @@ def unpack(datatype: Datatype, raw: bytes) -> list[Any]:
     """Return the elements in the raw bytes of a tensor.
 
     Raises:
-        ValueError: The bytes are no whole number of elements.
+        ValueError: The bytes are no whole number of elements, or no booleans.
     """
     if datatype.kind != "text":
         count, rest = divmod(len(raw), datatype.size)
         if rest:
             raise ValueError(f"{len(raw)} bytes are no whole number of {datatype.name}")
+        if datatype.kind == "bool" and raw.strip(b"\0\1"):
+            raise ValueError("a BOOL byte is neither 0 nor 1")
         return list(struct.unpack(f"<{count}{datatype.code}", raw))
     values: list[Any] = []
     position = 0

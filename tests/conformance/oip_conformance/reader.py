@@ -62,7 +62,8 @@ class Reader:
         text, tail = request.body, b""
         length = request.headers.get(HEADER_LENGTH)
         if length is not None:
-            if not (length.isascii() and length.isdigit() and int(length) <= len(text)):
+            digits = length.isascii() and length.isdigit() and len(length) < 19
+            if not digits or int(length) > len(text):
                 raise BrokenError(f"{HEADER_LENGTH} is {length!r}")
             text, tail = text[: int(length)], text[int(length) :]
         try:
@@ -79,6 +80,7 @@ class Reader:
                 raise BrokenError("an input is no object")
             size = self._find_size(entry)
             if size is None:
+                _refuse_infinities(entry.get("data"))
                 tensors.append(self._read_input(entry, entry.get("data")))
                 continue
             if length is None or entry.get("data") is not None or size > len(tail):
@@ -172,9 +174,10 @@ class Reader:
                 raise BrokenError(f"{key} is {document[key]!r}")
         outputs = []
         for output in document.get("outputs") or []:
-            if not isinstance(output, dict) or output.get("name") not in self._outputs:
+            name = output.get("name") if isinstance(output, dict) else None
+            if not isinstance(name, str) or name not in self._outputs:
                 raise BrokenError(f"no output of the model: {output!r}")
-            outputs.append(output["name"])
+            outputs.append(name)
         if not set(outputs) <= set(self._session.baseline):
             raise UnjudgedError("an output that is not among those that come by themselves")
         used = [tensor for tensor, _ in tensors if tensor.name in self._required]
@@ -190,6 +193,12 @@ def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         raise ValueError("a member is there twice")
     return members
+
+
+def _refuse_infinities(data: Any) -> None:
+    # JSON's own numbers have no end; Python reads what is beyond a double as infinite.
+    if any(isinstance(value, float) and math.isinf(value) for value in flatten(data)):
+        raise BrokenError("a number that no datatype holds")
 
 
 def _decode(value: Any) -> Any:

@@ -73,7 +73,7 @@ class RestReply:
         """
         text = self.body
         length = self.headers.get(HEADER_LENGTH.lower())
-        if length is not None and length.isdigit():
+        if length is not None and length.isdigit() and len(length) < 19:
             text = text[: int(length)]
         try:
             return json.loads(text, parse_constant=_refuse_constant)

@@ -49,7 +49,9 @@ class Session:
 
     @cached_property
     def rpc_baseline(self) -> Answer | None:
-        """The answer to the good request over gRPC; None if it gets none."""
+        """The answer to the good request over gRPC; None if it gets none, or there is no gRPC."""
+        if self.rpc is None:
+            return None
         try:
             return self.call_infer()
         except BrokenError:
