@@ -102,7 +102,7 @@ def read_rpc(message: Any) -> Answer:
     for position, output in enumerate(message.outputs):
         entry = {"name": output.name, "datatype": output.datatype, "shape": list(output.shape)}
         if raws:
-            if output.HasField("contents"):
+            if output.contents.ListFields():
                 raise BrokenError(f"{output.name}: has contents as well as raw_output_contents")
             data = _unpack(entry, raws[position])
         else:

@@ -22,8 +22,9 @@ def expect(condition: bool, message: str) -> None:
 
 
 def expect_refusal(reply: RestReply) -> None:
-    """Expect an error of the caller with an error object."""
-    expect(reply.status is not None and 400 <= reply.status < 500, f"expected 4xx, got {reply.describe()}")
+    """Expect an error of the caller, or that something is not implemented, with an error object."""
+    status = reply.status or 0
+    expect(400 <= status < 500 or status == 501, f"expected 4xx, got {reply.describe()}")
     expect(reply.find_error() is not None, f'no {{"error": message}}: {reply.describe()}')
 
 

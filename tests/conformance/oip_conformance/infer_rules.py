@@ -66,7 +66,7 @@ def _(session: Session) -> None:
         version = document.get("model_version")
         expect(version in versions, f"model_version is {version!r}, announced {versions}")
     else:
-        expect("model_version" not in document, f"model_version is {document.get('model_version')!r}")
+        expect(not document.get("model_version"), f"model_version is {document.get('model_version')!r}")
 
 
 @rule(

@@ -108,7 +108,10 @@ class RestClient:
         self._port = parts.port or (443 if self._tls else 80)
         self._prefix = parts.path.rstrip("/")
         self._seconds = seconds
-        self._client = httpx.Client(trust_env=False, timeout=seconds, follow_redirects=False)
+        # Bodies are judged as they come: a compressed one could not be.
+        self._client = httpx.Client(
+            trust_env=False, timeout=seconds, follow_redirects=False, headers={"Accept-Encoding": "identity"}
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -141,6 +144,11 @@ class RestClient:
         """Send a request, and wait for its answer within the time that is allowed."""
         if request.raw is not None:
             return self._send_raw(request.raw, request.half_close)
+        reply = self._send_once(request)
+        # A connection that the server had closed before is found out only when it is used again.
+        return self._send_once(request) if reply.closed else reply
+
+    def _send_once(self, request: RestRequest) -> RestReply:
         deadline = time.monotonic() + self._seconds
         try:
             with self._client.stream(
@@ -185,6 +193,7 @@ def shorten(text: bytes | str, most: int = 160) -> str:
     """Return a text as one line that is not too long."""
     text = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
     line = " ".join(text[: most * 2].split())
+    line = "".join(character if character.isprintable() else "?" for character in line)
     return line if len(line) <= most and len(text) <= most * 2 else f"{line[: most - 3]}..."
 
 

@@ -99,7 +99,7 @@ def _(session: Session) -> None:
     document = read_metadata(session)
     expect(document.get("name") == session.model, f"name is {document.get('name')!r}")
     expect(isinstance(document.get("platform"), str), f"platform is {document.get('platform')!r}")
-    versions = document.get("versions", [])
+    versions = document.get("versions") or []
     strings = isinstance(versions, list) and all(isinstance(one, str) for one in versions)
     expect(strings, f"versions is {versions!r}")
 

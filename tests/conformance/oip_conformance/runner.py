@@ -95,19 +95,13 @@ def _judge_answer(read: Callable[[], object]) -> Failure | None:
 
 def _find_hurt(session: Session, rpc: bool) -> str:
     """Say what is wrong with the answer to a good request; nothing if it is right."""
-    for attempt in range(2):
-        try:
-            if rpc:
-                answers.compare(session.call_infer(), session.rpc_baseline or {})
-            else:
-                answers.compare(session.ask(session.example), session.baseline)
-        except BrokenError as error:
-            # A connection that the server closed is found out only when it is used again.
-            if attempt:
-                return str(error)
-            time.sleep(_PAUSE)
+    try:
+        if rpc:
+            answers.compare(session.call_infer(), session.rpc_baseline or {})
         else:
-            return ""
+            answers.compare(session.ask(session.example), session.baseline)
+    except BrokenError as error:
+        return str(error)
     return ""
 
 
