@@ -8,6 +8,7 @@ one by one. Numpy and dictionaries only: this runs for every prediction.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 _NAN = float("nan")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+_brief = reprlib.Repr()
+_brief.maxlevel = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ def _make_category_function(column: Column, codes: Mapping[Any, float]) -> Calla
         if not isinstance(value, str):
             raise ValueProblem(_say_type(value, "a string"))
         if reject:
-            raise ValueProblem(f"{_show(value)} is not one of {_show_some(list(codes))}")
+            raise ValueProblem(f"{show(value)} is not one of {_show_some(list(codes))}")
         return _NAN
 
     return encode
@@ -138,7 +142,7 @@ def _make_number_function(feature: Feature, low: float, high: float) -> Callable
             try:
                 value = float(value)
             except OverflowError:
-                raise ValueProblem(f"{_show(value)} is too large") from None
+                raise ValueProblem(f"{show(value)} is too large") from None
         if low <= value <= high and (not whole or value.is_integer()):
             return value  # type: ignore[no-any-return]
         if value != value:  # NaN
@@ -228,7 +232,7 @@ def _admit_missing(nullable: bool) -> float:
 
 
 def _say_type(value: Any, wanted: str) -> str:
-    return f"{_show(value)} is of type {type(value).__name__}, expected {wanted}"
+    return f"{show(value)} is of type {type(value).__name__}, expected {wanted}"
 
 
 def _say_range(feature: Feature, value: float) -> str:
@@ -249,13 +253,19 @@ def _say_range(feature: Feature, value: float) -> str:
     return f"{value:g} is beyond the training range {feature.low:g} to {feature.high:g}"
 
 
-def _show(value: Any) -> str:
-    """Quote a value, at most 60 characters of it."""
-    text = repr(value)
+def show(value: Any) -> str:
+    """Quote a value, at most 60 characters of it; what is long or deep costs no more than what is short."""
+    if isinstance(value, str | bytes):
+        text = repr(value[:60])
+        return text if len(value) <= 60 and len(text) <= 60 else text[:57] + "..."
+    try:
+        text = _brief.repr(value) if isinstance(value, Sequence | Mapping) else repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _show_some(values: list[str]) -> str:
     """List the first ten values."""
     more = f" and {len(values) - 10} more" if len(values) > 10 else ""
-    return ", ".join(_show(value) for value in values[:10]) + more
+    return ", ".join(show(value) for value in values[:10]) + more

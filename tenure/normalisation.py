@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenure.contract import Type
-from tenure.encoding import Feature, ValueProblem
+from tenure.encoding import Feature, ValueProblem, show
 
 TRUE_TEXTS = frozenset({"1", "true", "t", "yes", "y"})
 FALSE_TEXTS = frozenset({"0", "false", "f", "no", "n"})
@@ -39,8 +39,7 @@ def read_boolean(value: Any) -> bool | None:
         return None
     if type(value) in (int, float) and value in (0, 1):
         return bool(value)
-    text = repr(value)
-    raise ValueProblem(f"{text if len(text) <= 60 else text[:57] + '...'} is not 0, 1 or missing")
+    raise ValueProblem(f"{show(value)} is not 0, 1 or missing")
 
 
 def normalise_truth(value: Any) -> Any:

@@ -24,6 +24,7 @@ def _configure_logging() -> None:
     _log.setLevel(logging.INFO)
     # kserve's own V1 route uses a response class that FastAPI would rather not have.
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what a client does wrong, the client is told
     # kserve configures its own chatty logging unless its logger has a handler.
     logging.getLogger("kserve").addHandler(logging.NullHandler())
 

@@ -1,20 +1,28 @@
-"""What each datatype of a tensor holds for a column: which values are taken, and what they become."""
+"""What each datatype of a tensor holds for a column: which values are taken, and what they become.
+
+A column is a list (of JSON, of typed contents) or an array (of binary tensors, of raw contents).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from serving.predictor.errors import RequestError
 from tenure.contract import Type
-from tenure.encoding import Feature, ValueProblem
+from tenure.encoding import Feature, ValueProblem, show
 from tenure.normalisation import read_boolean
 
 INTEGERS = {"INT64": 64, "INT32": 32, "INT16": 16, "INT8": 8, "UINT32": -32, "UINT16": -16, "UINT8": -8}
 """Datatypes of whole numbers and their bits; negative for those without a sign."""
 
-Convert = Callable[[list[Any]], list[Any]]
-"""Returns a column's values as the featuriser reads them: the very list if nothing changes."""
+Column = list[Any] | np.ndarray[Any, Any]
+"""A column's values, one per row."""
+
+Convert = Callable[[Column], Column]
+"""Returns a column's values as the featuriser reads them: the very object if nothing changes."""
 
 
 class RowProblem(Exception):  # noqa: N818 - never leaves this module
@@ -25,7 +33,7 @@ class RowProblem(Exception):  # noqa: N818 - never leaves this module
         self.row = row
 
 
-def convert_column(name: str, convert: Convert, values: list[Any], first: int = 0) -> list[Any]:
+def convert_column(name: str, convert: Convert, values: Column, first: int = 0) -> Column:
     """Convert or check one column; `first` is the row of its first value.
 
     Raises:
@@ -47,17 +55,23 @@ def make_converters(feature: Feature) -> dict[str, Convert | None]:
         return {"BYTES": None}
     if column.type is Type.BOOLEAN:
         return {"BOOL": None, "FP64": _make_booleans} if column.nullable else {"BOOL": None}
-    integers: dict[str, Convert | None] = {
-        name: None if bits == 64 else _make_range_check(name, bits) for name, bits in INTEGERS.items()
-    }
+    integers: dict[str, Convert | None] = {name: _make_range_check(name) for name in INTEGERS}
     if column.type is Type.FLOAT:
         return {"FP64": None, "FP32": None, **integers}
     return {**integers, "FP64": None} if column.nullable else integers
 
 
-def _make_booleans(values: list[Any]) -> list[Any]:
+def _make_booleans(values: Column) -> Column:
     """Turn 0, 1 and NaN into False, True and None."""
-    booleans: list[Any] = []
+    if isinstance(values, np.ndarray):
+        missing = np.isnan(values)
+        good = missing | (values == 0) | (values == 1)
+        if good.all():
+            if not missing.any():
+                return values == 1  # type: ignore[no-any-return]
+            return [None if value != value else value == 1 for value in values.tolist()]
+        values = values.tolist()
+    booleans = []
     for row, value in enumerate(values):
         try:
             booleans.append(read_boolean(value))
@@ -66,45 +80,47 @@ def _make_booleans(values: list[Any]) -> list[Any]:
     return booleans
 
 
-def _make_range_check(datatype: str, bits: int) -> Convert:
-    """Return a check that whole numbers fit the datatype; `bits` is negative if it has no sign."""
+def _make_range_check(datatype: str) -> Convert:
+    """Return a check that whole numbers fit the datatype; an array's always do."""
+    bits = INTEGERS[datatype]
     low = 0 if bits < 0 else -(2 ** (bits - 1))
     high = 2**-bits - 1 if bits < 0 else 2 ** (bits - 1) - 1
 
-    def check(values: list[Any]) -> list[Any]:
-        for row, value in enumerate(values):
-            if type(value) is int and not low <= value <= high:
-                raise RowProblem(row, f"{shorten(value)} does not fit {datatype}")
+    def check(values: Column) -> Column:
+        if not isinstance(values, np.ndarray):
+            for row, value in enumerate(values):
+                if type(value) is int and not low <= value <= high:
+                    raise RowProblem(row, f"{show(value)} does not fit {datatype}, expected {low} to {high}")
         return values
 
     return check
 
 
-def check_strings(values: list[Any]) -> list[Any]:
+def check_strings(values: Column) -> Column:
     """Check ids in a tensor of BYTES; raises `RowProblem` as all checks do."""
     for row, value in enumerate(values):
         if not isinstance(value, str):
-            raise RowProblem(row, f"{shorten(value)!r} is not a string")
+            raise RowProblem(row, f"{show(value)} is not a string")
     return values
 
 
-def check_integers(values: list[Any]) -> list[Any]:
+def check_integers(values: Column) -> Column:
     """Check ids in a tensor of whole numbers."""
-    for row, value in enumerate(values):
-        if type(value) is not int:
-            raise RowProblem(row, f"{shorten(value)!r} is not a whole number")
+    if not isinstance(values, np.ndarray):
+        for row, value in enumerate(values):
+            if type(value) is not int:
+                raise RowProblem(row, f"{show(value)} is not a whole number")
     return values
 
 
-def check_id(values: list[Any]) -> list[Any]:
+def check_id(values: Column) -> Column:
     """Check ids of V1 rows, where the protocol has no datatypes."""
     for row, value in enumerate(values):
         if not isinstance(value, str) and type(value) is not int:
-            raise RowProblem(row, f"{shorten(value)!r} is not an id")
+            raise RowProblem(row, f"{show(value)} is not an id")
     return values
 
 
-def shorten(value: Any) -> Any:
-    """Return a value as it is if its text is short, else the text's beginning."""
-    text = str(value)
-    return value if len(text) <= 60 else text[:57] + "..."
+def shorten(text: str) -> str:
+    """Return a text as it is if it is short, else its beginning."""
+    return text if len(text) <= 60 else text[:57] + "..."

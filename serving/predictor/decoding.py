@@ -21,6 +21,7 @@ import msgspec
 
 from serving.predictor.conversion import (
     INTEGERS,
+    Column,
     Convert,
     check_id,
     check_integers,
@@ -30,8 +31,16 @@ from serving.predictor.conversion import (
     shorten,
 )
 from serving.predictor.errors import RequestError
-from serving.predictor.tensors import Output, Request, Tensor, read_switch
-from tenure.contract import Column, Contract, Type
+from serving.predictor.keys import (
+    check_keys,
+    count_pairs,
+    explain_not_number,
+    find_not_number,
+    parse_leniently,
+)
+from serving.predictor.tensors import Output, Parameters, Request, Tensor, read_switch
+from tenure.contract import Contract, Type
+from tenure.encoding import show
 from tenure.featuriser import Featuriser
 from tenure.normalisation import drop_empties, takes_empty_for_missing
 
@@ -62,18 +71,15 @@ class Query:
         columns: For each feature its values, one per row.
         rows: How many rows; at least one.
         wanted: Output tensors, in the order in which they were asked for.
+        reasons: How many reasons each row gets at most; 0 if none were asked for.
         altered: Whether the columns hold other values than the request, such as None for an empty string.
     """
 
-    columns: dict[str, list[Any]]
+    columns: dict[str, Column]
     rows: int
     wanted: tuple[Wanted, ...]
+    reasons: int = 0
     altered: bool = False
-
-    @property
-    def reasons(self) -> bool:
-        """Whether reasons are asked for."""
-        return any(output.name == REASONS for output in self.wanted)
 
 
 class Decoder:
@@ -83,14 +89,16 @@ class Decoder:
         datatypes: The V2 datatype of each tensor's own type.
     """
 
-    def __init__(self, contract: Contract, featuriser: Featuriser, max_rows: int) -> None:
+    def __init__(self, contract: Contract, featuriser: Featuriser, max_rows: int, reasons: int = 5) -> None:
         """Prepare the table of tensors.
 
         Args:
             contract: Names, types and nullability of the tensors.
             featuriser: Knows which categories training saw.
             max_rows: A request with more rows is refused.
+            reasons: How many reasons a row gets if the request does not say.
         """
+        self._reasons = min(reasons, len(featuriser.features))
         self._names = tuple(feature.column.name for feature in featuriser.features)
         self.datatypes = {column.name: DATATYPES[column.type] for column in (contract.id, *contract.features)}
         self._id = contract.id
@@ -113,7 +121,7 @@ class Decoder:
                 not take, or another number of rows than the others; there are too many rows; an output is
                 unknown.
         """
-        columns: dict[str, list[Any]] = {}
+        columns: dict[str, Column] = {}
         rows = -1
         first = ""
         altered = False
@@ -123,12 +131,12 @@ class Decoder:
             if converters is None:
                 raise RequestError(f"{shorten(name)}: {self._explain_extra(name)}")
             if name in columns:
-                raise RequestError(f"{name}: the tensor is there twice")
+                raise RequestError(f"{name}: the tensor is there twice, expected once")
             try:
                 convert = converters[tensor.datatype]
             except KeyError:
                 raise RequestError(
-                    f"{name}: datatype {shorten(tensor.datatype)!r}, expected {' or '.join(converters)}"
+                    f"{name}: datatype {show(tensor.datatype)}, expected {' or '.join(converters)}"
                 ) from None
             values = self._open(tensor)
             if len(values) != rows:
@@ -142,23 +150,40 @@ class Decoder:
             columns[name] = values
         self._check_complete(columns)
         altered = self._drop_empties(columns) or altered
-        return Query(columns, rows, self._select(request), altered)
+        return Query(columns, rows, *self._select(request), altered)
+
+    def parse_instances(self, body: bytes) -> Query:
+        """Understand the body of a V1 request.
+
+        Raises:
+            RequestError: It is not JSON (NaN and Infinity are none), has a key twice in one object, or is
+                refused by `read_instances`.
+        """
+        try:
+            document = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _find_wrong_number(body) or RequestError(f"the body is not JSON: {error}") from error
+        except RecursionError as error:
+            raise RequestError("the body is not JSON that is read here: it is nested too deeply") from error
+        check_keys(body, count_pairs(document) if isinstance(document, dict) else 0)
+        return self.read_instances(document)
 
     def read_instances(self, document: object) -> Query:
         """Understand a V1 request: `{"instances": [{feature: value, ...}, ...]}`.
 
-        Reasons come with `"parameters": {"reasons": true}`.
+        Reasons come with `"parameters": {"reasons": true}`, or a number of them.
 
         Raises:
             RequestError: The document is no such thing; a row lacks a feature, or has one that is none.
         """
         if not isinstance(document, Mapping):
-            raise RequestError('the body is not a JSON object with "instances"')
+            raise RequestError('the body is not a JSON object with "instances", a list of rows')
         instances = document.get("instances")
         if not isinstance(instances, list):
             raise RequestError("instances: expected a list of rows, each an object of features")
         self._check_rows(len(instances), "instances")
         columns: dict[str, list[Any]] = {name: [] for name in self._names}
+        whole: dict[str, Column] = {**columns}
         for row, instance in enumerate(instances):
             if not isinstance(instance, Mapping):
                 raise RequestError(f"instances: row {row}: expected an object of features")
@@ -169,23 +194,27 @@ class Decoder:
                     raise RequestError(f"{name}: row {row}: is not there (null if it is not known)") from None
             if len(instance) != len(columns):
                 self._check_extra(instance, row)
-        self._drop_empties(columns)
+        self._drop_empties(whole)
         parameters = document.get("parameters")
         if parameters is not None and not isinstance(parameters, dict):
             raise RequestError("parameters: expected an object")
-        reasons = read_switch(parameters, REASONS, "parameters")
-        return Query(columns, len(instances), (*COMPLETE, Wanted(REASONS)) if reasons else COMPLETE)
+        reasons = self._read_reasons(parameters)
+        wanted = (*COMPLETE, Wanted(REASONS)) if reasons else COMPLETE
+        return Query(whole, len(instances), wanted, reasons)
 
-    def _open(self, tensor: Tensor) -> list[Any]:
+    def _open(self, tensor: Tensor) -> Column:
         """Return a tensor's values, one per row, having checked its shape against them."""
-        name, shape, values = tensor.name, tensor.shape, tensor.data
+        name, shape = tensor.name, tensor.shape
+        values: Column | None = tensor.data
         if values is None:
-            raise RequestError(f"{name}: has no data")
+            raise RequestError(f"{name}: has no data, expected one value per row")
         if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
-            raise RequestError(f"{name}: shape {shorten(shape)}, expected [n] or [n, 1]")
+            raise RequestError(f"{name}: shape {show(shape)}, expected [n] or [n, 1]")
         self._check_rows(shape[0], name)
         if len(values) != shape[0]:
-            raise RequestError(f"{name}: shape {shape}, but there are {len(values)} values")
+            raise RequestError(
+                f"{name}: shape {shape}, but there are {len(values)} values, expected {shape[0]}"
+            )
         if len(shape) == 2 and isinstance(values[0], list):
             for row, value in enumerate(values):
                 if not isinstance(value, list) or len(value) != 1:
@@ -196,10 +225,12 @@ class Decoder:
     def _check_rows(self, rows: int, name: str) -> None:
         """Refuse no rows at all, and too many."""
         if rows < 1:
-            raise RequestError(f"{name}: has no rows")
+            raise RequestError(
+                f"{name}: has no rows: their number is {show(rows)}, expected 1 to {self._max_rows}"
+            )
         if rows > self._max_rows:
             raise RequestError(
-                f"{name}: has {shorten(rows)} rows, at most {self._max_rows} go into a request: send several"
+                f"{name}: has {show(rows)} rows, at most {self._max_rows} go into a request: send several"
             )
 
     def _check_complete(self, columns: Mapping[str, object]) -> None:
@@ -232,32 +263,55 @@ class Decoder:
                     instance[name] = None
         return msgspec.json.encode(document)
 
-    def _drop_empties(self, columns: dict[str, list[Any]]) -> bool:
+    def _drop_empties(self, columns: dict[str, Column]) -> bool:
         """Make empty strings in nullable string columns missing values; say whether there were any."""
         found = False
         for name in self._empties:
-            values = drop_empties(columns[name])
-            found = found or values is not columns[name]
-            columns[name] = values
+            values = columns[name]
+            if isinstance(values, list):  # strings always are
+                columns[name] = drop_empties(values)
+                found = found or columns[name] is not values
         return found
 
-    def _select(self, request: Request) -> tuple[Wanted, ...]:
-        """Return the outputs that are asked for: by name, or else probability and decision."""
+    def _read_reasons(self, parameters: Parameters | None) -> int:
+        """Return how many reasons are asked for, 0 if none are."""
+        value = None if parameters is None else parameters.get(REASONS)
+        if value is None or value is False:
+            return 0
+        if value is True:
+            return self._reasons
+        if type(value) is not int or not 1 <= value <= len(self._names):
+            raise RequestError(
+                f"parameters: {REASONS} is {show(value)}, expected true, false, or how many: a whole "
+                f"number from 1 to {len(self._names)}, the number of features"
+            )
+        return value
+
+    def _select(self, request: Request) -> tuple[tuple[Wanted, ...], int]:
+        """Return the outputs that are asked for, by name or else probability and decision, and the number of
+        reasons.
+        """
         parameters, outputs = request.parameters, request.outputs
         if parameters is None and outputs is None:
-            return COMPLETE
-        reasons = read_switch(parameters, REASONS, "parameters")
+            return COMPLETE, 0
+        reasons = self._read_reasons(parameters)
         binary = bool(read_switch(parameters, "binary_data_output", "parameters"))
         if outputs:
-            wanted = [_read_output(output, binary) for output in outputs]
+            wanted = []
+            names = set()
+            for output in outputs:
+                wanted.append(_read_output(output, binary))
+                if output.name in names:
+                    raise RequestError(f"{output.name}: this output is asked for twice, expected once")
+                names.add(output.name)
         else:
             wanted = [Wanted(PROBABILITY, binary), Wanted(CHURN, binary)]
-        names = [output.name for output in wanted]
-        if len(set(names)) != len(names):
-            raise RequestError(f"outputs: {max(names, key=names.count)} is asked for twice")
-        if reasons and REASONS not in names:
+            names = {PROBABILITY, CHURN}
+        if REASONS in names:
+            reasons = reasons or self._reasons
+        elif reasons:
             wanted.append(Wanted(REASONS, binary))
-        return tuple(wanted)
+        return tuple(wanted), reasons
 
 
 def _read_output(output: Output, binary: bool) -> Wanted:
@@ -270,6 +324,18 @@ def _read_output(output: Output, binary: bool) -> Wanted:
     return Wanted(output.name, binary if own is None else own)
 
 
+def _find_wrong_number(body: bytes) -> RequestError | None:
+    """Return the error that names the feature of a V1 row that is NaN or the like; None if there is none."""
+    document = parse_leniently(body)
+    instances = document.get("instances") if isinstance(document, dict) else None
+    for row, instance in enumerate(instances if isinstance(instances, list) else ()):
+        for name, value in instance.items() if isinstance(instance, dict) else ():
+            found = find_not_number([value])
+            if found is not None:
+                return explain_not_number(name, row, found[1])
+    return None
+
+
 def _list(names: Sequence[str]) -> str:
     """Join names, not too many of them."""
     more = f" and {len(names) - _FEW_NAMES} more" if len(names) > _FEW_NAMES else ""
@@ -278,7 +344,7 @@ def _list(names: Sequence[str]) -> str:
 
 def list_inputs(contract: Contract, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return the metadata of the input tensors: the features, then the (optional) customer id."""
-    columns: list[Column] = [contract[name] for name in names]
+    columns = [contract[name] for name in names]
     tensors = [{"name": column.name, "datatype": DATATYPES[column.type], "shape": [-1]} for column in columns]
     return [*tensors, {"name": contract.id.name, "datatype": "BYTES", "shape": [-1]}]
 

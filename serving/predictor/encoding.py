@@ -34,7 +34,7 @@ def render_response(
             tensor["parameters"] = {"binary_data_size": len(raw)}
             tail.append(raw)
         else:
-            tensor["data"] = values.tolist() if isinstance(values, np.ndarray) else values
+            tensor["data"] = _list(values)
         outputs.append(tensor)
     document: dict[str, Any] = {"model_name": model, "model_version": version}
     if request_id is not None:
@@ -44,6 +44,11 @@ def render_response(
     if not tail:
         return text, None
     return b"".join((text, *tail)), len(text)
+
+
+def _list(values: NDArray[Any] | list[Any]) -> list[Any]:
+    """Return values as a list."""
+    return values.tolist() if isinstance(values, np.ndarray) else values
 
 
 def pack(values: NDArray[Any] | list[str]) -> bytes:
@@ -77,7 +82,7 @@ def render_query(query: Query, datatypes: Mapping[str, str]) -> bytes:
         datatypes: The datatype of each tensor.
     """
     inputs = [
-        {"name": name, "shape": (query.rows,), "datatype": datatypes[name], "data": values}
+        {"name": name, "shape": (query.rows,), "datatype": datatypes[name], "data": _list(values)}
         for name, values in query.columns.items()
     ]
     return _encode({"inputs": inputs})

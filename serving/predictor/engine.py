@@ -12,8 +12,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.predictor.batch import Batch
 from serving.predictor.decoding import PROBABILITY, REASONS, Decoder, Query, list_inputs, list_outputs
-from serving.predictor.errors import RequestError, StartError
+from serving.predictor.errors import BusyError, RequestError, StartError
+from serving.predictor.gate import Gate
 from serving.predictor.metrics import Metrics
 from tenure.bundle import load_bundle
 from tenure.errors import BundleError, RowError
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from tenure.bundle import Bundle
 
 _TOLERANCE = 1e-6
+_LARGE_REQUESTS = 8  # so many of the largest may wait for the thread
 _INLINE_ROWS = 64  # about a millisecond's work; more goes to a thread, so that small requests overtake it
 
 
@@ -64,6 +67,7 @@ class Engine:
         outputs: V2 metadata of the output tensors.
         events: Where inferences are logged, if they are.
         direct_only: Whether an agent on this machine logs what it passes on.
+        gate: Counts the requests that are being answered.
     """
 
     def __init__(
@@ -75,14 +79,17 @@ class Engine:
         events: Events | None = None,
     ) -> None:
         self.bundle = bundle
-        self.decoder = Decoder(bundle.contract, bundle.featuriser, settings.max_rows)
+        self.decoder = Decoder(bundle.contract, bundle.featuriser, settings.max_rows, settings.reasons)
         self.metrics = metrics
         self.events = events
         self.direct_only = settings.logger_scope == "direct"
         self.inputs = list_inputs(bundle.contract, bundle.featuriser.names)
         self.outputs = list_outputs()
         self._scorer = scorer
-        self._top = settings.reasons
+        self.gate = Gate(settings.max_concurrent)
+        self._batch = Batch(scorer.score_matrix)
+        self._rows_aside = 0
+        self._max_rows_aside = _LARGE_REQUESTS * settings.max_rows
         # One thread: it keeps the loop free; more would fight for the same cores.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
 
@@ -98,24 +105,43 @@ class Engine:
             RequestError: A value breaks the contract; names the tensor and the row.
         """
         if query.rows <= _INLINE_ROWS and not query.reasons:
-            answer = self._score(query)
+            matrix = self._featurise(query)
+            if self.gate.waiting <= 1:
+                probabilities = self._scorer.score_matrix(matrix)
+            else:
+                probabilities = await self._batch.score(matrix)
+            answer = Answer(probabilities, probabilities >= self.bundle.threshold)
         else:
-            loop = asyncio.get_running_loop()
-            answer = await loop.run_in_executor(self._thread, self._score, query)
+            answer = await self._answer_aside(query)
         self.metrics.count_answer(answer.probabilities, answer.churn)
         return answer
 
-    def _score(self, query: Query) -> Answer:
+    async def _answer_aside(self, query: Query) -> Answer:
+        """Answer a query that takes long in the thread, behind those that are there already."""
+        if self._rows_aside + query.rows > self._max_rows_aside:
+            raise BusyError("the server is busy: large requests wait already, send it again later")
+        self._rows_aside += query.rows
         try:
-            matrix = self.bundle.featuriser.transform(query.columns)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, self._score, query)
+        finally:
+            self._rows_aside -= query.rows
+
+    def _featurise(self, query: Query) -> NDArray[np.float32]:
+        try:
+            return self.bundle.featuriser.transform(query.columns)
         except RowError as error:
             raise RequestError(str(error)) from error
+
+    def _score(self, query: Query) -> Answer:
+        """Score and explain a query, in the thread."""
+        matrix = self._featurise(query)
         probabilities = self._scorer.score_matrix(matrix)
         churn = probabilities >= self.bundle.threshold
         reasons = None
         if query.reasons:
             try:
-                reasons = [_render_reasons(row) for row in self._scorer.explain(matrix, self._top)]
+                reasons = [_render_reasons(row) for row in self._scorer.explain(matrix, query.reasons)]
             except BundleError as error:
                 raise RequestError(f"{REASONS}: {error}") from error
         return Answer(probabilities, churn, reasons)

@@ -24,6 +24,27 @@ class RequestError(PredictorError):
     grpc_status = "INVALID_ARGUMENT"
 
 
+class TooLargeError(PredictorError):
+    """The body has more bytes than this server reads."""
+
+    status = 413
+    grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class UnsupportedMediaError(PredictorError):
+    """The body is of a type, or in an encoding, that this server does not read."""
+
+    status = 415
+    grpc_status = "UNIMPLEMENTED"
+
+
+class BusyError(PredictorError):
+    """More requests are being answered than may be: this one is refused at once, and may be sent again."""
+
+    status = 503
+    grpc_status = "RESOURCE_EXHAUSTED"
+
+
 class UnknownModelError(PredictorError):
     """No model of that name, or not in that version, is served here."""
 

@@ -14,9 +14,19 @@ from typing import Any, NamedTuple
 from serving.predictor.decoding import COMPLETE, Query, Wanted
 from serving.predictor.encoding import is_complete, render_error, render_query, render_response
 from serving.predictor.engine import Answer, Engine
-from serving.predictor.errors import PredictorError, RequestError, UnknownModelError
+from serving.predictor.errors import (
+    BusyError,
+    PredictorError,
+    RequestError,
+    TooLargeError,
+    UnknownModelError,
+    UnsupportedMediaError,
+)
 from serving.predictor.events import Events, Inference
+from serving.predictor.gate import RETRY_SECONDS
+from serving.predictor.protocol import ADMITTED
 from serving.predictor.tensors import parse_request
+from tenure.encoding import show
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -26,8 +36,18 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _PREFIX, _SUFFIX = "/v2/models/", "/infer"
 _JSON = (b"content-type", b"application/json")
+_RETRY = (b"retry-after", b"%d" % RETRY_SECONDS)
 _BINARY = (b"content-type", b"application/octet-stream")
 _HEADER_LENGTH = b"inference-header-content-length"
+_TYPES = frozenset(
+    {
+        b"application/json",
+        b"application/octet-stream",
+        b"application/x-www-form-urlencoded",  # what curl -d says unless it is told otherwise
+    }
+)
+_READ_BODIES = 8  # so many of the longest bodies may be on their way at a time
+_LONGEST_NUMBER = 18  # digits of a length
 
 
 class _Reply(NamedTuple):
@@ -47,6 +67,9 @@ class FastPath:
 
     def __init__(self, application: Application, engine: Engine, name: str, max_body_bytes: int) -> None:
         self._application = application
+        self._gate = engine.gate
+        self._max_read_bytes = _READ_BODIES * max_body_bytes
+        self._reading = 0  # bytes of bodies that are not complete yet
         self._engine = engine
         self._name = name
         self._max_body_bytes = max_body_bytes
@@ -61,23 +84,37 @@ class FastPath:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._application(scope, receive, send)
             return
+        admitted = scope.get(ADMITTED)
+        if admitted is None:  # a server without our protocol
+            admitted = self._gate.try_enter()
+        if not admitted:
+            await _refuse(send, self._gate.refuse())
+            return
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self._gate.leave()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that was admitted."""
         path = scope["path"]
         is_infer = path in self._paths or (path.startswith(_PREFIX) and path.endswith(_SUFFIX))
         began = time.time_ns()
         body = None
         try:
-            body = await self._read(scope, receive)
+            header_length = _check_headers(scope["headers"], self._max_body_bytes)
+            if is_infer and path not in self._paths:
+                raise UnknownModelError(self._explain(path))
+            body = await self._read(receive)
             if body is None:
                 return
             if not is_infer:
                 await self._pass_on(scope, body, receive, send, began)
                 return
-            if path not in self._paths:
-                raise UnknownModelError(self._explain(path))
             with self._engine.metrics.watch("v2"):
-                reply = await self._infer(scope, body)
+                reply = await self._infer(body, header_length)
         except PredictorError as error:
-            await _respond(send, error.status, render_error(str(error)), _JSON)
+            await _refuse(send, error)
             if body is not None and path in self._paths:
                 self._log(scope, began, body, None)
             return
@@ -89,16 +126,8 @@ class FastPath:
         if self._find_events(scope) is not None:
             self._log(scope, began, *self._tell(body, reply))
 
-    async def _infer(self, scope: Scope, body: bytes) -> _Reply:
+    async def _infer(self, body: bytes, header_length: int | None) -> _Reply:
         """Answer one inference request."""
-        header_length = None
-        for key, value in scope["headers"]:
-            if key == _HEADER_LENGTH:
-                if not value.isdigit():
-                    raise RequestError(f"Inference-Header-Content-Length is {value!r}, expected a number")
-                header_length = int(value)
-            elif key == b"content-encoding" and value != b"identity":
-                raise RequestError("the body is compressed: send it as it is")
         request = parse_request(body, header_length)
         query = self._engine.decoder.read(request)
         answer = await self._engine.answer(query)
@@ -156,38 +185,83 @@ class FastPath:
         is_json = response is not None
         events.log(Inference(events.make_id(given), began, time.time_ns(), request, is_json, response))
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+    async def _read(self, receive: Receive) -> bytes | None:
         """Return the request's body, None if the client has gone away."""
         message = await receive()
         if message["type"] == "http.request" and not message.get("more_body"):
             body: bytes = message.get("body", b"")
-            self._check_length(len(body))
+            _check_length(len(body), self._max_body_bytes)
             return body
-        for key, value in scope["headers"]:
-            if key == b"content-length" and value.isdigit():
-                self._check_length(int(value))
         parts, length = [], 0
-        while message["type"] == "http.request":
-            part = message.get("body", b"")
-            parts.append(part)
-            length += len(part)
-            self._check_length(length)
-            if not message.get("more_body"):
-                return b"".join(parts)
-            message = await receive()
-        return None
-
-    def _check_length(self, length: int) -> None:
-        if length > self._max_body_bytes:
-            raise RequestError(
-                f"the body has more than {self._max_body_bytes} bytes: send fewer rows at a time"
-            )
+        self._gate.leave()  # it is not complete: whoever sends slowly takes nobody's place
+        try:
+            while message["type"] == "http.request":
+                part = message.get("body", b"")
+                parts.append(part)
+                length += len(part)
+                self._reading += len(part)
+                _check_length(length, self._max_body_bytes)
+                if self._reading > self._max_read_bytes:
+                    raise BusyError(
+                        "the server is busy: too many long bodies are on their way, send it again"
+                    )
+                if not message.get("more_body"):
+                    break
+                message = await receive()
+            else:
+                return None
+        finally:
+            self._reading -= length
+            self._gate.waiting += 1
+        self._gate.check()
+        return b"".join(parts)
 
     def _explain(self, path: str) -> str:
         name, _, version = path[len(_PREFIX) : -len(_SUFFIX)].partition("/versions/")
         if name == self._name and version:
             return f"version {version[:60]} of {name} is not served here, only {self._engine.version} is"
         return f"model {name[:60]!r} is not served here, only {self._name!r} is"
+
+
+def _check_headers(headers: list[tuple[bytes, bytes]], max_body_bytes: int) -> int | None:
+    """Refuse bodies that are too long, compressed, or of a type that is not read here, before they are read.
+
+    Returns:
+        The length of the JSON in front of binary tensors, None if there are none.
+    """
+    header_length = None
+    for key, value in headers:
+        if key == b"content-length":
+            _check_length(_read_number("Content-Length", value), max_body_bytes)
+        elif key == b"content-type":
+            kind = value.partition(b";")[0].strip().lower()
+            if kind and kind not in _TYPES and not kind.endswith(b"+json"):
+                raise UnsupportedMediaError(
+                    f"the content type is {show(value.decode('latin-1'))}, expected application/json, or "
+                    "application/octet-stream with binary tensors"
+                )
+        elif key == b"content-encoding":
+            if value.strip().lower() != b"identity":
+                raise UnsupportedMediaError(
+                    f"the content encoding is {show(value.decode('latin-1'))}, expected none"
+                )
+        elif key == _HEADER_LENGTH:
+            if header_length is not None:
+                raise RequestError("Inference-Header-Content-Length is there twice, expected once")
+            header_length = _read_number("Inference-Header-Content-Length", value)
+    return header_length
+
+
+def _read_number(name: str, value: bytes) -> int:
+    """Return the number that a header says."""
+    if not value.isdigit() or len(value) > _LONGEST_NUMBER:
+        raise RequestError(f"{name} is {show(value.decode('latin-1'))}, expected a number of bytes")
+    return int(value)
+
+
+def _check_length(length: int, most: int) -> None:
+    if length > most:
+        raise TooLargeError(f"the body has more than {most} bytes: send fewer rows at a time")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -205,6 +279,11 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 def _is_loopback(scope: Scope) -> bool:
     client = scope.get("client")
     return client is not None and (client[0] == "::1" or client[0].startswith(("127.", "::ffff:127.")))
+
+
+async def _refuse(send: Send, error: PredictorError) -> None:
+    headers = (_JSON, _RETRY) if error.status == 503 else (_JSON,)
+    await _respond(send, error.status, render_error(str(error)), *headers)
 
 
 async def _respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -23,16 +24,15 @@ from kserve.constants.constants import PredictorProtocol
 from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady
 from kserve.model_server import app as kserve_application
 from kserve.protocol.dataplane import DataPlane
-from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferRequest, ModelInferResponse
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.server import RESTServer
 
-from serving.predictor.errors import PredictorError, RefusedError, RequestError, StartError, UnknownModelError
+from serving.predictor.errors import PredictorError, RefusedError, StartError
 from serving.predictor.fastpath import FastPath
-from serving.predictor.model import parse_document
-from serving.predictor.tensors import DATATYPES
+from serving.predictor.protocol import Limits, Protocol, expire_connections
+from serving.predictor.rpc import METHOD, SERVICE, Rpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,7 +130,7 @@ class _DataPlane(DataPlane):  # type: ignore[misc]
         model_name: str | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         if protocol_version == PredictorProtocol.REST_V1.value:
-            return parse_document(body), {}
+            return body, {}  # the model parses it: it knows the contract's names
         decoded: tuple[Any, dict[str, Any]] = super().decode(body, headers, protocol_version, model_name)
         return decoded
 
@@ -170,6 +170,11 @@ class _Uvicorn(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def on_tick(self, counter: int) -> bool:
+        """Look, ten times a second, whether to stop, and which clients are too slow."""
+        expire_connections(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
 
 class _RestServer(RESTServer):  # type: ignore[misc]
     """kserve's REST server on our address, behind the fast path."""
@@ -182,16 +187,19 @@ class _RestServer(RESTServer):  # type: ignore[misc]
         settings: Settings,
     ) -> None:
         application = FastPath(kserve_application, model.backend, model.name, settings.max_body_bytes)
+        limits = Limits(settings.max_header_bytes, settings.header_seconds, settings.body_seconds)
         super().__init__(application, data_plane, repository, settings.http_port)
         self.config = uvicorn.Config(
             application,
+            http=partial(Protocol, limits=limits, gate=model.backend.gate),  # type: ignore[arg-type]  # called as a class
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
             lifespan="off",
             proxy_headers=False,  # who is connected, not whom somebody speaks of
             backlog=2048,
-            timeout_keep_alive=75,  # longer than a proxy's idle timeout: it never meets a closed connection
+            timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=settings.grace_seconds,
         )
         self._server = _Uvicorn(self.config)
@@ -235,6 +243,12 @@ async def _answer_error(_: Request, error: Exception) -> JSONResponse:
 class _Interceptor(AsyncExceptionToStatusInterceptor):
     """Gives each error its gRPC status. What is our fault is logged; a caller's mistake is not."""
 
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Stand before every method but the one that does so itself."""
+        if handler_call_details.method == f"/{SERVICE}/{METHOD}":
+            return await continuation(handler_call_details)
+        return await super().intercept_service(continuation, handler_call_details)  # type: ignore[no-untyped-call]
+
     async def handle_exception(
         self, ex: Exception, request_or_iterator: Any, context: Any, method_name: str
     ) -> NoReturn:
@@ -247,7 +261,7 @@ class _Interceptor(AsyncExceptionToStatusInterceptor):
 
 
 class _Servicer(InferenceServicer):  # type: ignore[misc]
-    """kserve's gRPC service, with the version checked and told, and datatypes refused by name."""
+    """kserve's gRPC service, with the version told."""
 
     def __init__(
         self, data_plane: DataPlane, repository: ModelRepositoryExtension, model: ChurnModel
@@ -255,35 +269,23 @@ class _Servicer(InferenceServicer):  # type: ignore[misc]
         super().__init__(data_plane, repository)
         self._model = model
 
-    @classmethod
-    def validate_grpc_request(cls, request: ModelInferRequest) -> None:
-        for entry in request.inputs:
-            if entry.datatype not in DATATYPES:
-                raise RequestError(f"{entry.name[:60]}: datatype {entry.datatype[:60]!r} is unknown")
-        super().validate_grpc_request(request)
-
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
         metadata = await super().ModelMetadata(request, context)
         metadata.versions.append(self._model.backend.version)
         return metadata
 
-    async def ModelInfer(self, request: ModelInferRequest, context: Any) -> ModelInferResponse:  # noqa: N802
-        version = self._model.backend.version
-        if request.model_version not in ("", version) and request.model_name == self._model.name:
-            raise UnknownModelError(
-                f"version {request.model_version[:60]} of {request.model_name} is not served here, "
-                f"only {version} is"
-            )
-        return await super().ModelInfer(request, context)
-
 
 def _make_grpc_server(
-    data_plane: DataPlane, repository: ModelRepositoryExtension, model: ChurnModel, settings: Settings
+    data_plane: DataPlane,
+    repository: ModelRepositoryExtension,
+    model: ChurnModel,
+    settings: Settings,
 ) -> grpc.aio.Server:
     """Return kserve's gRPC service on our address, not yet started."""
     server = grpc.aio.server(
         ThreadPoolExecutor(max_workers=1),
         interceptors=(_Interceptor(),),
+        maximum_concurrent_rpcs=settings.max_concurrent,
         options=[
             ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
@@ -291,6 +293,7 @@ def _make_grpc_server(
         ],
     )
     add_GRPCInferenceServiceServicer_to_server(_Servicer(data_plane, repository, model), server)
+    server.add_registered_method_handlers(SERVICE, Rpc(model.backend, model.name).make_handlers())
     host = f"[{settings.grpc_host}]" if ":" in settings.grpc_host else settings.grpc_host
     address = f"{host}:{settings.grpc_port}"
     try:

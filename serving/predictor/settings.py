@@ -30,6 +30,13 @@ class Settings:
         grpc_host: Address that gRPC listens on (TENURE_GRPC_HOST); by default the same as `http_host`.
         max_rows: Most rows in one request (TENURE_MAX_ROWS).
         max_body_bytes: Longest request body or gRPC message, in bytes (TENURE_MAX_BODY_BYTES).
+        max_concurrent: Most requests that are answered at a time (TENURE_MAX_CONCURRENT); more are refused
+            at once, with 503 and Retry-After, or RESOURCE_EXHAUSTED.
+        max_header_bytes: Longest request line and headers, in bytes (TENURE_MAX_HEADER_BYTES).
+        header_seconds: How long a client may take for them (TENURE_HEADER_SECONDS).
+        body_seconds: How long it may take for a body, or to take its answer (TENURE_BODY_SECONDS).
+        keep_alive_seconds: How long a connection may be idle (TENURE_KEEP_ALIVE_SECONDS). Longer than a
+            proxy's idle timeout, the proxy never meets a closed connection.
         threads: ONNX Runtime's threads for one request (TENURE_THREADS).
         reasons: How many reasons a row gets when they are asked for (TENURE_REASONS).
         grace_seconds: How long requests in flight, and then events that wait, may take after SIGTERM
@@ -53,6 +60,11 @@ class Settings:
     grpc_host: str = "0.0.0.0"  # noqa: S104
     max_rows: int = 10_000
     max_body_bytes: int = 16 * _MEBIBYTE
+    max_concurrent: int = 256
+    max_header_bytes: int = 32 * 1024
+    header_seconds: int = 10
+    body_seconds: int = 30
+    keep_alive_seconds: int = 75
     threads: int = 1
     reasons: int = 5
     grace_seconds: int = 30
@@ -78,6 +90,11 @@ _NUMBERS = {  # field: (variable, least, most)
     "grpc_port": ("GRPC_PORT", 1, 65_535),
     "max_rows": ("MAX_ROWS", 1, 10_000_000),
     "max_body_bytes": ("MAX_BODY_BYTES", 1024, 1024 * _MEBIBYTE),
+    "max_concurrent": ("MAX_CONCURRENT", 1, 1_000_000),
+    "max_header_bytes": ("MAX_HEADER_BYTES", 1024, 16 * _MEBIBYTE),
+    "header_seconds": ("HEADER_SECONDS", 1, 3600),
+    "body_seconds": ("BODY_SECONDS", 1, 3600),
+    "keep_alive_seconds": ("KEEP_ALIVE_SECONDS", 1, 86_400),
     "threads": ("THREADS", 1, 256),
     "reasons": ("REASONS", 1, 1000),
     "grace_seconds": ("GRACE_SECONDS", 0, 3600),

@@ -13,7 +13,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from serving.predictor.conversion import Column, shorten
 from serving.predictor.errors import RequestError
+from serving.predictor.keys import check_keys, explain_not_number, find_not_number, parse_leniently
+from tenure.encoding import show
 
 DTYPES = {
     "BOOL": np.dtype("?"),
@@ -33,22 +36,28 @@ DATATYPES = frozenset({*DTYPES, "BYTES"})
 _LENGTH = struct.Struct("<I")
 _INPUT_PATH = re.compile(r"\$\.inputs\[(\d+)\]")
 
+Parameters = dict[str, str | int | float | bool | None]
+"""The protocol's parameters: plain values under names."""
+
 
 class Tensor(msgspec.Struct):
-    """One input tensor. `data` is the list of its values, flat or (for shape [n, 1]) one list per row."""
+    """One input tensor. `data` is the list of its values, flat or (for shape [n, 1]) one list per row.
+
+    A binary tensor's numbers are an array instead.
+    """
 
     name: str
     shape: list[int]
     datatype: str
     data: list[Any] | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Parameters | None = None
 
 
 class Output(msgspec.Struct):
     """One output tensor that is asked for."""
 
     name: str
-    parameters: dict[str, Any] | None = None
+    parameters: Parameters | None = None
 
 
 class Request(msgspec.Struct):
@@ -56,7 +65,7 @@ class Request(msgspec.Struct):
 
     inputs: list[Tensor]
     id: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Parameters | None = None
     outputs: list[Output] | None = None
 
 
@@ -71,8 +80,8 @@ def parse_request(body: bytes, header_length: int | None = None) -> Request:
         header_length: Value of the Inference-Header-Content-Length header.
 
     Raises:
-        RequestError: It is not JSON (NaN and Infinity are none), not a V2 request, or its binary tensors do
-            not fill the body exactly.
+        RequestError: It is not JSON (NaN and Infinity are none), has a key twice in one object, is not a V2
+            request, or its binary tensors do not fill the body exactly.
     """
     text = body
     if header_length is not None:
@@ -84,13 +93,36 @@ def parse_request(body: bytes, header_length: int | None = None) -> Request:
     try:
         request = _decoder.decode(text)
     except msgspec.ValidationError as error:
-        raise RequestError(_explain(text, str(error))) from error
+        wrong = _find_wrong_number(text) if "out of range" in str(error) else None
+        raise wrong or RequestError(_explain(text, str(error))) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"the body is not JSON: {error}") from error
+        raise _find_wrong_number(text) or RequestError(f"the body is not JSON: {error}") from error
     except RecursionError as error:
         raise RequestError("the body is not a V2 request: it is nested too deeply") from error
+    check_keys(text, _count_pairs(request))
     _read_binary(request.inputs, body, len(text), header_length is not None)
     return request
+
+
+def _count_pairs(request: Request) -> int:
+    """Return how many keys of JSON the request is made of."""
+    inputs = request.inputs
+    pairs = 1 + 4 * len(inputs)
+    for tensor in inputs:
+        if tensor.data is None:
+            pairs -= 1
+        if tensor.parameters is not None:
+            pairs += 1 + len(tensor.parameters)
+    if request.id is not None:
+        pairs += 1
+    if request.parameters is not None:
+        pairs += 1 + len(request.parameters)
+    if request.outputs is not None:
+        pairs += 1 + len(request.outputs)
+        for output in request.outputs:
+            if output.parameters is not None:
+                pairs += 1 + len(output.parameters)
+    return pairs
 
 
 def _read_binary(tensors: Iterable[Tensor], body: bytes, start: int, allowed: bool) -> None:
@@ -99,45 +131,54 @@ def _read_binary(tensors: Iterable[Tensor], body: bytes, start: int, allowed: bo
         parameters = tensor.parameters
         if parameters is None or "binary_data_size" not in parameters:
             continue
+        name = shorten(tensor.name)
         size = parameters["binary_data_size"]
         if type(size) is not int or size < 0:
-            raise RequestError(f"{tensor.name}: binary_data_size is {size!r}, expected a number of bytes")
+            raise RequestError(f"{name}: binary_data_size is {show(size)}, expected a number of bytes")
         if not allowed:
             raise RequestError(
-                f"{tensor.name}: has binary data, but the request has no Inference-Header-Content-Length"
+                f"{name}: has binary data, but the request has no Inference-Header-Content-Length"
             )
         if tensor.data is not None:
-            raise RequestError(f"{tensor.name}: has both data and binary data")
+            raise RequestError(f"{name}: has both data and binary data, expected one of them")
         if start + size > len(body):
             raise RequestError(
-                f"{tensor.name}: its {size} bytes of binary data go beyond the end of the body"
+                f"{name}: its {size} bytes of binary data go beyond the end of the body, expected at most "
+                f"{len(body) - start}"
             )
-        tensor.data = unpack(tensor.name, tensor.datatype, body[start : start + size])
+        tensor.data = unpack(name, tensor.datatype, body[start : start + size])  # type: ignore[assignment]
         start += size
     if allowed and start != len(body):
-        raise RequestError(f"the body has {len(body) - start} bytes that belong to no tensor")
+        raise RequestError(
+            f"the body has {len(body) - start} bytes that belong to no tensor: binary_data_size says of "
+            "how many bytes each is"
+        )
 
 
-def unpack(name: str, datatype: str, raw: bytes) -> list[Any]:
-    """Return the values of a binary tensor: little-endian numbers, or strings each after its length.
+def unpack(name: str, datatype: str, raw: bytes) -> Column:
+    """Return the values of a binary tensor: an array of its numbers, or a list of its strings.
+
+    Numbers are little-endian; each string comes after its length.
 
     Raises:
         RequestError: The bytes are no such values; names the tensor, and the row of a string.
     """
     if datatype == "BYTES":
-        return decode_strings(name, _split(name, raw))
+        return _split(name, raw)
     dtype = DTYPES.get(datatype)
     if dtype is None:
-        raise RequestError(f"{name}: datatype {datatype!r} is not one of {', '.join(sorted(DATATYPES))}")
+        raise RequestError(f"{name}: datatype {show(datatype)} is not one of {', '.join(sorted(DATATYPES))}")
     if len(raw) % dtype.itemsize:
-        raise RequestError(f"{name}: {len(raw)} bytes are not a whole number of {datatype} values")
+        raise RequestError(
+            f"{name}: {len(raw)} bytes are not a whole number of {datatype} values, expected "
+            f"{dtype.itemsize} bytes each"
+        )
     if datatype == "BOOL" and raw.strip(b"\0\1"):
         raise RequestError(f"{name}: a BOOL byte is neither 0 nor 1")
-    values: list[Any] = np.frombuffer(raw, dtype=dtype).tolist()
-    return values
+    return np.frombuffer(raw, dtype=dtype)
 
 
-def decode_strings(name: str, values: Iterable[bytes]) -> list[Any]:
+def decode_strings(name: str, values: Iterable[bytes]) -> list[str]:
     """Decode the elements of a BYTES tensor as UTF-8.
 
     Raises:
@@ -152,22 +193,31 @@ def decode_strings(name: str, values: Iterable[bytes]) -> list[Any]:
     return texts
 
 
-def _split(name: str, raw: bytes) -> list[bytes]:
+def _split(name: str, raw: bytes) -> list[str]:
     """Cut `raw` into strings, each preceded by its length in four bytes."""
-    values: list[bytes] = []
-    position = 0
-    while position < len(raw):
-        end = position + _LENGTH.size
-        if end <= len(raw):
-            end += _LENGTH.unpack_from(raw, position)[0]
-        if end > len(raw):
-            raise RequestError(f"{name}: row {len(values)}: the binary data end inside of a string")
-        values.append(raw[position + _LENGTH.size : end])
-        position = end
+    values: list[str] = []
+    position, end, read = 0, len(raw), _LENGTH.unpack_from
+    known: dict[bytes, str] = {}  # a column has few different strings
+    while position < end:
+        start = position + 4
+        position = start + read(raw, position)[0] if start <= end else end + 1
+        if position > end:
+            raise RequestError(
+                f"{name}: row {len(values)}: the binary data end inside of a string, expected four bytes "
+                "of length and as many bytes of text"
+            )
+        piece = raw[start:position]
+        text = known.get(piece)
+        if text is None:
+            try:
+                text = known[piece] = piece.decode()
+            except UnicodeDecodeError as error:
+                raise RequestError(f"{name}: row {len(values)}: is not UTF-8 text") from error
+        values.append(text)
     return values
 
 
-def read_switch(parameters: dict[str, Any] | None, name: str, where: str) -> bool | None:
+def read_switch(parameters: Parameters | None, name: str, where: str) -> bool | None:
     """Return the value of a yes-or-no parameter, None if it is not given.
 
     Raises:
@@ -176,7 +226,7 @@ def read_switch(parameters: dict[str, Any] | None, name: str, where: str) -> boo
     value = None if parameters is None else parameters.get(name)
     if value is None or isinstance(value, bool):
         return value
-    raise RequestError(f"{where}: {name} is {value!r}, expected true or false")
+    raise RequestError(f"{where}: {name} is {show(value)}, expected true or false")
 
 
 def _explain(text: bytes, problem: str) -> str:
@@ -191,7 +241,20 @@ def _explain(text: bytes, problem: str) -> str:
 def _find_name(text: bytes, position: int) -> str | None:
     """Return the name of the input tensor at `position`; None if it has none or the text is broken."""
     try:
-        name = msgspec.json.decode(text)["inputs"][position]["name"]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
+        name = parse_leniently(text)["inputs"][position]["name"]
+    except (LookupError, TypeError):
         return None
-    return name if isinstance(name, str) else None
+    return shorten(name) if isinstance(name, str) else None
+
+
+def _find_wrong_number(text: bytes) -> RequestError | None:
+    """Return the error that names the tensor with NaN or the like; None if something else is no JSON."""
+    document = parse_leniently(text)
+    inputs = document.get("inputs") if isinstance(document, dict) else None
+    for position, tensor in enumerate(inputs if isinstance(inputs, list) else ()):
+        if isinstance(tensor, dict):
+            found = find_not_number(tensor.get("data"))
+            if found is not None:
+                name = tensor.get("name")
+                return explain_not_number(name if isinstance(name, str) else f"inputs[{position}]", *found)
+    return None

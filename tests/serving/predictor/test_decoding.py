@@ -162,10 +162,18 @@ def test_selects_outputs(ask: Callable[..., Query], body: dict[str, Any]) -> Non
     ("more", "message"),
     [
         ({"outputs": [{"name": "score"}]}, "^score: is not an output; those are churn_probability"),
-        ({"outputs": [{"name": "churn"}, {"name": "churn"}]}, "churn is asked for twice"),
+        ({"outputs": [{"name": "churn"}, {"name": "churn"}]}, "^churn: this output is asked for twice"),
         ({"outputs": [{"name": "churn", "parameters": {"binary_data": 1}}]}, "^churn: binary_data is 1"),
         ({"outputs": [{"name": "churn", "parameters": {"classification": 2}}]}, "classification"),
-        ({"parameters": {"reasons": "yes"}}, "^parameters: reasons is 'yes', expected true or false"),
+        (
+            {"parameters": {"reasons": "yes"}},
+            "^parameters: reasons is 'yes', expected true, false, or how many",
+        ),
+        ({"parameters": {"reasons": 0}}, "^parameters: reasons is 0, expected .* from 1 to 8"),
+        ({"parameters": {"reasons": -1}}, "^parameters: reasons is -1, expected .* from 1 to 8"),
+        ({"parameters": {"reasons": 9}}, "^parameters: reasons is 9, expected .* from 1 to 8"),
+        ({"parameters": {"reasons": 3.0}}, r"^parameters: reasons is 3\.0, expected .* from 1 to 8"),
+        ({"parameters": {"reasons": 10**30}}, "^parameters: reasons is 10+, expected .* from 1 to 8"),
         ({"parameters": {"binary_data_output": 1}}, "^parameters: binary_data_output is 1"),
     ],
 )
@@ -176,12 +184,23 @@ def test_refuses_outputs_that_are_none(
         ask({**body, **more})
 
 
+def test_reads_how_many_reasons_are_wanted(ask: Callable[..., Query], body: dict[str, Any]) -> None:
+    def count(**more: Any) -> int:
+        return ask({**body, **more}).reasons
+
+    assert count() == count(parameters={"reasons": False}) == 0
+    assert count(parameters={"reasons": True}) == count(outputs=[{"name": "reasons"}]) == 5
+    assert count(parameters={"reasons": 1}) == 1
+    assert count(parameters={"reasons": 8}, outputs=[{"name": "reasons"}]) == 8
+
+
 def test_reads_instances(decoder: Decoder, row: dict[str, Any]) -> None:
     query = decoder.read_instances({"instances": [row, {**row, "client": "c7", "city": ""}]})
     assert query.rows == 2
     assert query.columns["city"] == [None, None]
     assert query.columns["months"] == [12, 12]
-    assert decoder.read_instances({"instances": [row], "parameters": {"reasons": True}}).reasons
+    assert decoder.read_instances({"instances": [row], "parameters": {"reasons": True}}).reasons == 5
+    assert decoder.read_instances({"instances": [row], "parameters": {"reasons": 2}}).reasons == 2
 
 
 def test_refuses_wrong_instances(decoder: Decoder, row: dict[str, Any]) -> None:
@@ -197,7 +216,7 @@ def test_refuses_wrong_instances(decoder: Decoder, row: dict[str, Any]) -> None:
         ({"instances": [{**row, "left": True}]}, "^left: row 0: is not an input"),
         ({"instances": [{**row, "client": 1.5}]}, "^client: row 0: 1.5 is not an id"),
         ({"instances": [row], "parameters": 5}, "^parameters: expected an object"),
-        ({"instances": [row], "parameters": {"reasons": 5}}, "^parameters: reasons is 5"),
+        ({"instances": [row], "parameters": {"reasons": 9}}, "^parameters: reasons is 9"),
     ]
     for document, message in cases:
         with pytest.raises(RequestError, match=message):

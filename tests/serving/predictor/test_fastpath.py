@@ -118,6 +118,20 @@ def test_gives_reasons(ask: Callable[..., Answer], make_body: MakeBody, rows: Ro
         assert {reason["feature"] for reason in reasons} <= set(rows[0])
 
 
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_gives_as_many_reasons_as_asked_for(
+    ask: Callable[..., Answer], make_body: MakeBody, rows: Rows, bundle: Bundle, count: int
+) -> None:
+    sent = json.dumps(make_body(rows[:2], parameters={"reasons": count})).encode()
+    columns = {name: [row[name] for row in rows[:2]] for name in rows[0]}
+    expected = Scorer(bundle).explain(bundle.featuriser.transform(columns), count)
+    assert all(len(reasons) <= count for reasons in expected)
+    assert [
+        [(reason["feature"], reason["contribution"]) for reason in json.loads(text)]
+        for text in outputs_of(ask(sent)[2])["reasons"]
+    ] == expected
+
+
 def test_answers_in_binary(
     ask: Callable[..., Answer], make_body: MakeBody, rows: Rows, bundle: Bundle
 ) -> None:
@@ -134,7 +148,7 @@ def test_answers_in_binary(
     assert "data" not in first
     size = first["parameters"]["binary_data_size"]
     churn = unpack("churn", "BOOL", body[length : length + size])
-    assert churn == [probability >= bundle.threshold for probability in second["data"]]
+    assert list(churn) == [probability >= bundle.threshold for probability in second["data"]]
     texts = unpack("reasons", "BYTES", body[length + size :])
     assert len(texts) == 3
     assert len(body) == length + size + third["parameters"]["binary_data_size"]
@@ -198,18 +212,25 @@ def test_passes_other_requests_on_with_their_body(ask: Callable[..., Answer]) ->
 
 
 @pytest.mark.parametrize(
-    "headers",
+    ("headers", "status"),
     [
-        {"content_encoding": "gzip"},
-        {"inference_header_content_length": "-1"},
-        {"inference_header_content_length": "5000000"},
-        {"inference_header_content_length": "x"},
+        ({"content_encoding": "gzip"}, 415),
+        ({"content_encoding": "identity"}, 200),
+        ({"content_type": "text/plain"}, 415),
+        ({"content_type": "application/xml"}, 415),
+        ({"content_type": "application/x-www-form-urlencoded"}, 200),
+        ({"content_type": "Application/JSON; charset=utf-8"}, 200),
+        ({"content_type": "application/vnd.api+json"}, 200),
+        ({"inference_header_content_length": "-1"}, 400),
+        ({"inference_header_content_length": "5000000"}, 400),
+        ({"inference_header_content_length": "x"}, 400),
+        ({"inference_header_content_length": "9" * 5000}, 400),
     ],
 )
 def test_refuses_bodies_in_other_forms(
-    ask: Callable[..., Answer], make_body: MakeBody, rows: Rows, headers: dict[str, str]
+    ask: Callable[..., Answer], make_body: MakeBody, rows: Rows, headers: dict[str, str], status: int
 ) -> None:
-    assert ask(json.dumps(make_body(rows[:1])).encode(), **headers)[0] == 400
+    assert ask(json.dumps(make_body(rows[:1])).encode(), **headers)[0] == status
 
 
 JSON = st.recursive(

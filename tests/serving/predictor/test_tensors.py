@@ -35,16 +35,57 @@ def join(inputs: list[dict[str, Any]], *tails: bytes) -> tuple[bytes, int]:
         (b'{"inputs": [{"name": "a", "shape": [1.5], "datatype": "FP64"}]}', "^a: .*shape"),
         (b'{"inputs": [{"name": "a", "shape": [true], "datatype": "FP64"}]}', "^a: .*shape"),
         (b'{"inputs": [{"name": 1, "shape": [1], "datatype": "FP64"}]}', r"^inputs\[0\]: "),
-        (b'{"inputs": [{"name": "a", "shape": [1.5], "datatype": NaN}]}', r"^inputs\[0\]: "),
-        (b'{"inputs": [{"name": "a", "shape": [1], "datatype": "FP64", "data": [NaN]}]}', "not JSON"),
-        (b'{"inputs": [{"name": "a", "shape": [1], "datatype": "FP64", "data": [-Infinity]}]}', "not JSON"),
-        (b'{"inputs": [{"name": "a", "shape": [1], "datatype": "FP64", "data": [1e999]}]}', "range"),
-        (b'{"inputs": [], "parameters": ' + b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"}", "deeply"),
+        (b'{"inputs": [{"name": "a", "shape": [1.5], "datatype": NaN}]}', "^a: expected `int`"),
+        (
+            b'{"inputs": [{"name": "a", "shape": [1], "datatype": "FP64", "data": [NaN]}]}',
+            "^a: row 0: NaN is not",
+        ),
+        (
+            b'{"inputs": [{"name": "a", "shape": [1], "datatype": "FP64", "data": [1, -Infinity]}]}',
+            "^a: row 1: -Inf",
+        ),
+        (
+            b'{"inputs": [{"name": "a", "shape": [1], "datatype": "FP64", "data": [1e999]}]}',
+            "^a: row 0: 1e999 is",
+        ),
+        (b'{"inputs": [{"name": "a", "shape": [1, NaN], "datatype": "FP64"}]}', "not JSON"),
+        (b'{"inputs": [{"name": "a", "shape": [' + b"9" * 5000 + b'], "datatype": "FP64"}]}', "^a: .*range"),
+        (b'{"inputs": [], "parameters": {"a": {"b": 1}}}', r"expected .*got `object`.*parameters"),
+        (b'{"inputs": [], "parameters": ' + b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"}", "got `object`"),
+        (b'{"inputs": [], "later": ' + b"[" * 5000 + b"1" + b"]" * 5000 + b"}", "deeply"),
+        (b'{"inputs": [], "later": ' + b"[" * 90000, "deeply"),
+        (b'{"inputs": [], "inputs": []}', "^inputs: the key 'inputs' is there twice"),
+        (b'{"inputs": [], "id": "a", "\\u0069d": "b"}', "^id: the key 'id' is there twice"),
+        (b'{"inputs": [], "parameters": {"b": 1, "b": 1}}', "^b: the key 'b'"),
+        (b'{"inputs": [], "later": [{"b": 1, "b": 1}]}', "^b: the key 'b'"),
+        (
+            b'{"inputs": [{"name": "a", "shape": [1], "shape": [1], "datatype": "FP64"}]}',
+            "^a: the key 'shape'",
+        ),
+        (b'{"inputs": [{"name": "a", "name": "b", "shape": [1], "datatype": "FP64"}]}', "^name: the key"),
+        (b'{"inputs": [], "outputs": [{"name": "a", "parameters": {"c": 1, "c": 2}}]}', "^c: the key 'c'"),
     ],
 )
 def test_refuses_what_is_no_request(body: bytes, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         parse_request(body)
+
+
+def test_takes_colons_in_texts_and_keys_that_are_null() -> None:
+    text = b'{"inputs": [{"name": "a:b", "shape": [1], "datatype": "BYTES", "data": ["x: y"]}], "id": null}'
+    (entry,) = parse_request(text).inputs
+    assert (entry.name, entry.data) == ("a:b", ["x: y"])
+
+
+@given(st.text(max_size=5), st.text(max_size=5), st.booleans())
+def test_a_key_is_never_there_twice(one: str, other: str, ascii_only: bool) -> None:
+    first, second = (json.dumps(key, ensure_ascii=ascii_only) for key in (one, other))
+    body = f'{{"inputs": [], "parameters": {{{first}: 1, {second}: ":"}}}}'.encode(errors="surrogatepass")
+    if one == other:
+        with pytest.raises(RequestError, match="is there twice"):
+            parse_request(body)
+    else:
+        assert parse_request(body).parameters == {one: 1, other: ":"}
 
 
 def test_ignores_keys_that_the_protocol_does_not_know() -> None:

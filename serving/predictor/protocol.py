@@ -1,0 +1,167 @@
+"""HTTP as uvicorn speaks it with httptools, with bounds on what a client may send and how long it may take.
+
+uvicorn itself bounds neither headers nor time, and waits for ever for a client that says nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from serving.predictor.encoding import render_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, MutableMapping
+
+    from serving.predictor.gate import Gate
+
+ADMITTED = "tenure.admitted"
+"""Key of an ASGI scope: whether the gate has let the request in; whoever answers it lets it out."""
+
+_IDLE, _HEADER, _BODY = "idle", "header", "body"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a connection may do.
+
+    Attributes:
+        header_bytes: Longest request line and headers.
+        header_seconds: Time until they are complete, from the connection's or the request's first byte on.
+        body_seconds: Time until the body is complete, and until an answer is taken.
+    """
+
+    header_bytes: int
+    header_seconds: float
+    body_seconds: float
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. `expire` must be called from time to time: a timer for each request would cost more."""
+
+    def __init__(self, *arguments: Any, limits: Limits, gate: Gate, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._limits = limits
+        self._gate = gate
+        self._due = math.inf  # when what is being received must be complete
+        self._taken_by = math.inf  # when what is being sent must be taken
+        self._stage = _IDLE
+        self._begun = 0  # requests
+        self._header_bytes = self._unended_bytes = 0
+        self._refusal = (400, "the request is not HTTP that is understood here")
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin: the first request has to come."""
+        super().connection_made(transport)
+        self._due = self.loop.time() + self._limits.header_seconds
+
+    def data_received(self, data: bytes) -> None:
+        """Read a part of one or more requests."""
+        if self._due == math.inf:
+            self._due = self.loop.time() + self._limits.header_seconds
+        # The one request whose header may be all that these bytes are.
+        mine = {_IDLE: self._begun + 1, _HEADER: self._begun}.get(self._stage)
+        super().data_received(data)
+        if self._stage is _HEADER and self._begun == mine and not self.transport.is_closing():
+            # The parser tells of a header when it ends, and this one may never do so.
+            self._unended_bytes += len(data)
+            if self._unended_bytes > self._limits.header_bytes:
+                self._refuse_header()
+                self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self._due = self.loop.time() + self._limits.header_seconds
+        self._stage = _HEADER
+        self._begun += 1
+        self._header_bytes = self._unended_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Read a part of the path."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Read a header."""
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Start to answer the request."""
+        self._stage = _BODY
+        self._due = self.loop.time() + self._limits.body_seconds
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        super().on_message_complete()
+        self._stage = _IDLE
+        self._due = math.inf
+
+    def pause_writing(self) -> None:
+        """Note that the client does not take its answer."""
+        super().pause_writing()
+        self._taken_by = self.loop.time() + self._limits.body_seconds
+
+    def resume_writing(self) -> None:
+        """Note that it does."""
+        super().resume_writing()
+        self._taken_by = math.inf
+
+    def expire(self, now: float) -> None:
+        """Close the connection if its client is too slow."""
+        if now >= self._taken_by:
+            self.transport.abort()
+            return
+        if now < self._due or self.transport.is_closing():
+            return
+        cycle = self.cycle
+        if self._stage is _BODY and cycle.response_started:
+            self.transport.abort()  # it was answered before its body was complete, and goes on sending
+        elif self._stage is not _BODY and cycle is not None and not cycle.response_complete:
+            self._due = now + self._limits.header_seconds  # the answer to the one before comes first
+        elif self._stage is _IDLE:
+            self.transport.close()
+        else:
+            if self._stage is _BODY:
+                cycle.disconnected = True
+                cycle.message_event.set()
+            self._refusal = (408, f"the request's {self._stage} was not complete in time")
+            self.send_400_response("")
+
+    def send_400_response(self, msg: str) -> None:
+        """Say why a request is refused before it is one, and close the connection."""
+        status, text = self._refusal
+        body = render_error(text)
+        self.transport.write(
+            b"%scontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+            % (STATUS_LINE[status], len(body), body)
+        )
+        self.transport.close()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        scope: MutableMapping[str, Any] = cycle.scope  # type: ignore[assignment]
+        scope[ADMITTED] = scope["method"] == "POST" and self._gate.try_enter()
+        super()._start_asgi_task(cycle, app)
+
+    def _count(self, length: int) -> None:
+        """Count bytes of the header; the parser takes the error to `send_400_response`."""
+        self._header_bytes += length
+        if self._header_bytes > self._limits.header_bytes:
+            self._refuse_header()
+            raise ValueError("the header is too long")
+
+    def _refuse_header(self) -> None:
+        most = self._limits.header_bytes
+        self._refusal = (431, f"the request line and headers have more than {most} bytes, expected fewer")
+
+
+def expire_connections(connections: Iterable[Any], now: float) -> None:
+    """Close the connections of clients that are too slow."""
+    for connection in list(connections):
+        connection.expire(now)
