@@ -79,6 +79,12 @@ _text(
     "a name has a byte that is not UTF-8",
     lambda body: body.replace(b'"name": "', b'"name": "\xff', 1),
 )
+_text(
+    "not-utf-8-unknown",
+    _ENCODING,
+    "a member that the protocol does not have is not UTF-8",
+    lambda body: b'{"comment": "a: \xff", ' + body[1:],
+)
 _text("utf-16", _ENCODING, "the body is UTF-16", lambda body: body.decode().encode("utf-16"), SHOULD)
 _text(
     "byte-order-mark",

@@ -155,6 +155,11 @@ def replace_member(chance: random.Random, document: Any) -> None:
     entry[chance.choice([*entry, "parameters", "id", "outputs"])] = chance.choice(_THINGS)
 
 
+def add_member(chance: random.Random, document: Any) -> None:
+    entry = chance.choice([document, *document["inputs"]])
+    entry[chance.choice(["comment", "a:b", "", "Name"])] = chance.choice([*_THINGS, "a: b", "Zürich: é"])
+
+
 def add_outputs(chance: random.Random, document: Any) -> None:
     document["outputs"] = [{"name": chance.choice(_NAMES)}, *chance.sample(_THINGS, 2)]
 
@@ -183,6 +188,8 @@ DOCUMENT: list[Spoiler] = [
     replace_data,
     drop_member,
     replace_member,
+    add_member,
+    add_member,
     add_outputs,
     replace_size,
 ]
