@@ -5,6 +5,8 @@ same customers in this run. CPU time of this process is measured, on one thread 
 changes little; blocks of the two alternate, and the median block counts.
 
 Run: python benchmarks/scoring.py
+
+treelite (GTIL) is measured beside them where it is installed; it is no dependency of Tenure.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from tenure.validation import validate_frame
 ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = 7
 BLOCK_SECONDS = 0.06
+COUNTS = (1, 100, 10_000)
 
 
 def main() -> None:
@@ -53,18 +56,19 @@ def main() -> None:
     bundle = make_bundle(project, fitted)
     pipeline = fit_pipeline(project.contract, fitted, bundle)
     scorer = Scorer(bundle)
-    rows = describe_rows(asked.head(100), project.contract)
+    rows = describe_rows(asked, project.contract)
+    rows = (rows * (COUNTS[-1] // len(rows) + 1))[: COUNTS[-1]]
     print(
         f"{bundle.metadata.rounds} trees of depth {bundle.metadata.params['max_depth']}, "
         f"{len(bundle.featuriser.names)} columns; CPU microseconds a call, median of {BLOCKS} blocks\n"
     )
-    print(f"{'':44}{'1 row':>10}{'100 rows':>12}")
-    table = {count: measure_all(scorer, pipeline, rows[:count]) for count in (1, 100)}
+    print(f"{'':48}" + "".join(f"{f'{count:,} rows':>14}" for count in COUNTS))
+    table = {count: measure_all(scorer, pipeline, rows[:count]) for count in COUNTS}
     for name in table[1]:
-        print(f"{name:44}{table[1][name]:10.1f}{table[100][name]:12.1f}")
+        print(f"{name:48}" + "".join(f"{table[count][name]:14,.1f}" for count in COUNTS))
     ours, theirs = next(iter(table[1])), list(table[1])[-1]
-    ratios = [table[count][theirs] / table[count][ours] for count in (1, 100)]
-    print(f"\n{'ratio: pipeline / scorer':44}{ratios[0]:10.1f}{ratios[1]:12.1f}")
+    ratios = [table[count][theirs] / table[count][ours] for count in COUNTS]
+    print(f"\n{'ratio: pipeline / scorer':48}" + "".join(f"{ratio:14,.1f}" for ratio in ratios))
 
 
 def make_bundle(project: Project, frame: pd.DataFrame) -> Bundle:
@@ -133,17 +137,22 @@ def measure_all(scorer: Scorer, pipeline: Pipeline, rows: list[dict[str, Any]]) 
         atol=1e-6,
     )
 
+    arrays = read_arrays(columns, bundle)
+    np.testing.assert_array_equal(bundle.featuriser.transform(arrays), X)
+
     def ask_pipeline() -> Any:
         return pipeline.predict_proba(pd.DataFrame(columns).astype(dict.fromkeys(numbers, float)))
 
     ways: dict[str, Callable[[], Any]] = {
         "scorer: columns to probability": lambda: scorer.score_columns(columns),
         "  featuriser": lambda: bundle.featuriser.transform(columns),
+        "  featuriser, numbers in arrays (binary)": lambda: bundle.featuriser.transform(arrays),
         "  trees (ONNX Runtime)": lambda: run_session(session, X),
         "  calibrator": lambda: bundle.calibrator.apply(margins),
         "trees by XGBoost's inplace_predict instead": lambda: booster.inplace_predict(
             X, predict_type="margin"
         ),
+        **find_treelite(bundle, X),
         "pipeline, DataFrame given": lambda: pipeline.predict_proba(frame),
         "pipeline: columns to probability": ask_pipeline,
     }
@@ -153,6 +162,30 @@ def measure_all(scorer: Scorer, pipeline: Pipeline, rows: list[dict[str, Any]]) 
         for name, way in ways.items():
             blocks[name].append(time_block(way, calls[name]))
     return {name: statistics.median(times) * 1e6 for name, times in blocks.items()}
+
+
+def read_arrays(columns: dict[str, list[Any]], bundle: Bundle) -> dict[str, Any]:
+    """Columns as binary tensors hold them: numbers and truth values in arrays, where none is missing."""
+    arrays: dict[str, Any] = dict(columns)
+    for column in bundle.contract.features:
+        values = columns[column.name]
+        if column.type is not Type.STRING and None not in values:
+            arrays[column.name] = np.array(values)
+    return arrays
+
+
+def find_treelite(bundle: Bundle, X: Any) -> dict[str, Callable[[], Any]]:
+    """The trees in treelite's interpreter, if it is installed; it must say what they say."""
+    try:
+        import treelite
+        from treelite import gtil
+    except ImportError:
+        return {}
+    model = treelite.frontend.from_xgboost(load_booster(bundle.read(TREES)))
+    margins = load_booster(bundle.read(TREES)).inplace_predict(X, predict_type="margin")
+    found = gtil.predict(model, X, nthread=1, pred_margin=True)
+    np.testing.assert_allclose(np.ravel(found), margins, atol=1e-5)
+    return {"trees by treelite's GTIL instead": lambda: gtil.predict(model, X, nthread=1, pred_margin=True)}
 
 
 def count_calls(way: Callable[[], Any]) -> int:

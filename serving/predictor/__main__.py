@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ from prometheus_client import disable_created_metrics
 
 from serving.predictor.errors import StartError
 from serving.predictor.settings import Settings, parse_settings
+from serving.predictor.workers import Keeper, Worker
 
 _log = logging.getLogger("serving.predictor")
 
@@ -29,17 +31,22 @@ def _configure_logging() -> None:
     logging.getLogger("kserve").addHandler(logging.NullHandler())
 
 
-def _serve(settings: Settings) -> None:
+def _serve(settings: Settings, worker: Worker | None = None) -> None:
     """Load and serve; the heavy imports come after the settings were found to be right."""
     started = time.perf_counter()
+    gc.disable()  # imports make many objects and no garbage: a quarter of the start went into looking for it
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core logs what it raises as well
 
     from serving.predictor.engine import load_engine
 
-    engine = load_engine(settings)
+    engine = load_engine(settings, None if worker is None else worker.counters)
 
     from serving.predictor.model import ChurnModel
     from serving.predictor.server import PredictorServer
+
+    server, model = PredictorServer(settings), ChurnModel(settings.model_name, engine)
+    gc.freeze()  # what lives as long as the process need not be looked at again
+    gc.enable()
 
     def tell_ready() -> None:
         _log.info(
@@ -53,7 +60,17 @@ def _serve(settings: Settings) -> None:
             settings.grpc_port,
         )
 
-    PredictorServer(settings).start([ChurnModel(settings.model_name, engine)], on_ready=tell_ready)
+    server.start([model], tell_ready, worker)
+
+
+def _work(settings: Settings, worker: Worker) -> int:
+    """Serve as one of several workers; returns the exit code."""
+    try:
+        _serve(settings, worker)
+    except StartError as error:
+        print(f"predictor: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
 
 
 def main() -> int:
@@ -61,7 +78,10 @@ def main() -> int:
     _configure_logging()
     disable_created_metrics()  # type: ignore[no-untyped-call]  # time stamps that nobody reads
     try:
-        _serve(parse_settings(sys.argv[1:], os.environ))
+        settings = parse_settings(sys.argv[1:], os.environ)
+        if settings.workers > 1:
+            return Keeper(settings, _work).run()
+        _serve(settings)
     except StartError as error:
         print(f"predictor: {error}", file=sys.stderr)  # noqa: T201 - one line for whoever started it
         return 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client.registry import REGISTRY, CollectorRegistry
 
 from serving.predictor.batch import Batch
 from serving.predictor.decoding import PROBABILITY, REASONS, Decoder, Query, list_inputs, list_outputs
@@ -22,6 +23,7 @@ from tenure.errors import BundleError, RowError
 from tenure.scorer import Scorer, to_columns
 
 if TYPE_CHECKING:
+    from serving.predictor.counters import Counters
     from serving.predictor.events import Events
     from serving.predictor.settings import Settings
     from tenure.bundle import Bundle
@@ -153,8 +155,12 @@ def _render_reasons(row: list[tuple[str, float]]) -> str:
     return text.decode()
 
 
-def load_engine(settings: Settings) -> Engine:
+def load_engine(settings: Settings, counters: Counters | None = None) -> Engine:
     """Load and verify the bundle and score its known rows, so that the first request finds everything warm.
+
+    Args:
+        settings: Where it lies, and how it is served.
+        counters: What several workers count together; then the metrics have a registry of their own.
 
     Raises:
         StartError: There is no bundle, it is altered, or it does not score its known rows as it should.
@@ -171,10 +177,14 @@ def load_engine(settings: Settings) -> Engine:
             f"the bundle in {settings.model_dir} cannot be served: its known rows score up to {distance:g} "
             "away from what they did when it was trained: this ONNX Runtime computes something else"
         )
-    return Engine(bundle, scorer, settings, Metrics(bundle.version), open_events(settings, bundle.version))
+    registry = REGISTRY if counters is None else CollectorRegistry()
+    metrics = Metrics(bundle.version, registry, counters)
+    if counters is not None:
+        metrics.watch_parent()
+    return Engine(bundle, scorer, settings, metrics, _open_events(settings, bundle.version, metrics))
 
 
-def open_events(settings: Settings, version: str) -> Events | None:
+def _open_events(settings: Settings, version: str, metrics: Metrics) -> Events | None:
     """Return the log of inferences that the settings ask for, None if they ask for none; not started.
 
     Raises:
@@ -193,4 +203,6 @@ def open_events(settings: Settings, version: str) -> Events | None:
         source=f"http://{socket.gethostname()}:{settings.http_port}/",
         capacity=settings.logger_queue,
         size=settings.logger_queue_bytes,
+        registry=metrics.registry,
+        counters=metrics.counters,
     )

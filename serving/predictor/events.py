@@ -23,6 +23,7 @@ import msgspec
 from prometheus_client.registry import REGISTRY, CollectorRegistry
 
 from serving.predictor.channel import Channel
+from serving.predictor.counters import Counters
 from serving.predictor.metrics import EventCounts
 from serving.predictor.settings import LoggerMode
 
@@ -80,6 +81,7 @@ class Events:
         size: Most bytes of bodies that may wait.
         registry: Where `predictor_events_total{outcome}` (queued, sent or dropped; request and response are
             two events) and `predictor_events_waiting` are registered.
+        counters: Where they are counted.
 
     Raises:
         StartError: The address is not one of HTTP.
@@ -97,6 +99,7 @@ class Events:
         capacity: int,
         size: int,
         registry: CollectorRegistry = REGISTRY,
+        counters: Counters | None = None,
     ) -> None:
         self._channel = Channel(url)
         self._mode = mode
@@ -130,7 +133,8 @@ class Events:
         self._held = 0
         self._reachable = True
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
-        registry.register(EventCounts(self))
+        self.counts = EventCounts(self, Counters() if counters is None else counters)
+        registry.register(self.counts)
 
     @property
     def queued(self) -> int:

@@ -88,6 +88,8 @@ class FastPath:
         if admitted is None:  # a server without our protocol
             admitted = self._gate.try_enter()
         if not admitted:
+            if scope["path"] in self._paths or scope["path"] == self._v1_path:
+                self._engine.metrics.count_busy("v2" if scope["path"] in self._paths else "v1")
             await _refuse(send, self._gate.refuse())
             return
         try:

@@ -63,12 +63,12 @@ class Rpc:
         """Answer one request; ends the call with the status of what is wrong with it."""
         gate = self._gate
         try:
-            gate.enter()
-            try:
-                with self._engine.metrics.watch("grpc"):
+            with self._engine.metrics.watch("grpc"):
+                gate.enter()
+                try:
                     return await self._infer(message, context)
-            finally:
-                gate.leave()
+                finally:
+                    gate.leave()
         except PredictorError as error:
             status, text = error.grpc_status, str(error)
         except Exception as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 import uvicorn
 import uvloop
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from grpc_interceptor import AsyncExceptionToStatusInterceptor
 from kserve import ModelServer
@@ -28,6 +28,8 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServi
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.server import RESTServer
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import REGISTRY
 
 from serving.predictor.errors import PredictorError, RefusedError, StartError
 from serving.predictor.fastpath import FastPath
@@ -37,8 +39,10 @@ from serving.predictor.rpc import METHOD, SERVICE, Rpc
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from serving.predictor.events import Events
     from serving.predictor.model import ChurnModel
     from serving.predictor.settings import Settings
+    from serving.predictor.workers import Worker
 
 _SWITCH_SECONDS = 0.0005  # Python's own 5 ms is how long a request could wait for the thread of the events
 _FLUSH_SECONDS = 1.0  # what events that wait get even when requests have used up the grace time
@@ -71,12 +75,18 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve carries no t
         self.dataplane = _DataPlane(self.registered_models)
         self.model_repository_extension = _FixedRepository(self.registered_models)
 
-    def start(self, models: list[ChurnModel], on_ready: Callable[[], None] | None = None) -> None:
+    def start(
+        self,
+        models: list[ChurnModel],
+        on_ready: Callable[[], None] | None = None,
+        worker: Worker | None = None,
+    ) -> None:
         """Serve the one model in `models`; returns when the server has drained.
 
         Args:
             models: Exactly one.
             on_ready: Called once when both ports answer.
+            worker: Which one of several this is; none by default.
 
         Raises:
             StartError: A port is taken, or an address is not one of this machine.
@@ -84,14 +94,19 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve carries no t
         (model,) = models
         self._register_and_check_atleast_one_model_is_ready(models)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._run(model, on_ready))
+            runner.run(self._run(model, on_ready, worker))
 
-    async def _run(self, model: ChurnModel, on_ready: Callable[[], None] | None) -> None:
+    async def _run(
+        self, model: ChurnModel, on_ready: Callable[[], None] | None, worker: Worker | None
+    ) -> None:
         """Open both ports, serve, and close them in order."""
         settings = self._settings
+        if worker is not None and not worker.wait():
+            return
+        shared = worker is not None
         rest = _RestServer(self.dataplane, self.model_repository_extension, model, settings)
-        sock = _open_socket(settings.http_host, settings.http_port)
-        rpc = _make_grpc_server(self.dataplane, self.model_repository_extension, model, settings)
+        sock = _open_socket(settings.http_host, settings.http_port, shared)
+        rpc = _make_grpc_server(self.dataplane, self.model_repository_extension, model, settings, shared)
         await rpc.start()
         events = model.backend.events
         if events is not None:
@@ -100,6 +115,8 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve carries no t
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, rest.stop)
+        if worker is not None:
+            loop.add_reader(worker.go, rest.stop)  # its end is the end of the process that keeps us
         serving = asyncio.create_task(rest.serve(sock))
         while not (rest.started or serving.done()):
             await asyncio.sleep(0.005)
@@ -108,6 +125,8 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve carries no t
         await rest.stopping.wait()
         deadline = loop.time() + settings.grace_seconds
         self.dataplane.draining = True
+        if worker is not None:
+            loop.remove_reader(worker.go)
         await asyncio.gather(serving, rpc.stop(settings.grace_seconds))
         if events is not None:
             await asyncio.to_thread(events.close, max(deadline - loop.time(), _FLUSH_SECONDS))
@@ -166,12 +185,16 @@ class _FixedRepository(ModelRepositoryExtension):  # type: ignore[misc]
 class _Uvicorn(uvicorn.Server):
     """uvicorn without signal handlers: the signals stop gRPC too, so the model server has them."""
 
+    events: Events | None = None
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def on_tick(self, counter: int) -> bool:
         """Look, ten times a second, whether to stop, and which clients are too slow."""
+        if self.events is not None:
+            self.events.counts.publish()
         expire_connections(self.server_state.connections, asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 
@@ -203,6 +226,8 @@ class _RestServer(RESTServer):  # type: ignore[misc]
             timeout_graceful_shutdown=settings.grace_seconds,
         )
         self._server = _Uvicorn(self.config)
+        self._server.events = model.backend.events
+        self._registry = model.backend.metrics.registry
         self.stopping = asyncio.Event()
 
     @property
@@ -223,6 +248,16 @@ class _RestServer(RESTServer):  # type: ignore[misc]
             await self._server.serve(sockets=[sock])
         finally:
             self.stopping.set()
+
+    def _register_endpoints(self, app: FastAPI) -> None:
+        """As kserve, but several workers tell one story: kserve's metrics are those of one process."""
+        if self._registry is not REGISTRY:
+            app.add_api_route("/metrics", self._tell_metrics, methods=["GET"])
+        super()._register_endpoints(app)
+
+    async def _tell_metrics(self, request: Request) -> Response:
+        encode, kind = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(self._registry), headers={"content-type": kind})
 
     def _add_middlewares(self, app: FastAPI) -> None:
         """Add none: kserve's only writes timings to a log that is off."""
@@ -280,6 +315,7 @@ def _make_grpc_server(
     repository: ModelRepositoryExtension,
     model: ChurnModel,
     settings: Settings,
+    shared: bool,
 ) -> grpc.aio.Server:
     """Return kserve's gRPC service on our address, not yet started."""
     server = grpc.aio.server(
@@ -289,7 +325,8 @@ def _make_grpc_server(
         options=[
             ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),  # else two servers would share a port, and each other's customers
+            # Only workers of one predictor share a port; two predictors would share their customers.
+            ("grpc.so_reuseport", int(shared)),
         ],
     )
     add_GRPCInferenceServiceServicer_to_server(_Servicer(data_plane, repository, model), server)
@@ -303,11 +340,11 @@ def _make_grpc_server(
     return server
 
 
-def _open_socket(host: str, port: int) -> socket.socket:
+def _open_socket(host: str, port: int, shared: bool) -> socket.socket:
     """Return a listening socket."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=2048, reuse_port=shared)
     except OSError as error:
         raise StartError(f"REST cannot listen on {host}:{port}: {error.strerror or error}") from error
 

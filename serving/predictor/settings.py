@@ -37,6 +37,7 @@ class Settings:
         body_seconds: How long it may take for a body, or to take its answer (TENURE_BODY_SECONDS).
         keep_alive_seconds: How long a connection may be idle (TENURE_KEEP_ALIVE_SECONDS). Longer than a
             proxy's idle timeout, the proxy never meets a closed connection.
+        workers: How many processes answer on the same ports (TENURE_WORKERS). Each loads the model.
         threads: ONNX Runtime's threads for one request (TENURE_THREADS).
         reasons: How many reasons a row gets when they are asked for (TENURE_REASONS).
         grace_seconds: How long requests in flight, and then events that wait, may take after SIGTERM
@@ -65,6 +66,7 @@ class Settings:
     header_seconds: int = 10
     body_seconds: int = 30
     keep_alive_seconds: int = 75
+    workers: int = 1
     threads: int = 1
     reasons: int = 5
     grace_seconds: int = 30
@@ -95,6 +97,7 @@ _NUMBERS = {  # field: (variable, least, most)
     "header_seconds": ("HEADER_SECONDS", 1, 3600),
     "body_seconds": ("BODY_SECONDS", 1, 3600),
     "keep_alive_seconds": ("KEEP_ALIVE_SECONDS", 1, 86_400),
+    "workers": ("WORKERS", 1, 256),
     "threads": ("THREADS", 1, 256),
     "reasons": ("REASONS", 1, 1000),
     "grace_seconds": ("GRACE_SECONDS", 0, 3600),

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from serving.predictor.counters import Counters
 from serving.predictor.errors import RequestError
-from serving.predictor.metrics import Metrics, ScoreHistogram
+from serving.predictor.metrics import Metrics
 
 
 def test_counts_rows_by_outcome() -> None:
@@ -49,11 +50,29 @@ def test_watches_how_requests_end() -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
 def test_a_batch_counts_like_its_rows(scores: list[float]) -> None:
-    together, apart = ScoreHistogram("v"), ScoreHistogram("v")
-    together.add(np.array(scores))
-    for score in scores:
-        apart.add(np.array([score]))
+    together, apart = CollectorRegistry(), CollectorRegistry()
+    churn = np.array(scores) >= 0.5
+    Metrics("v", together).count_answer(np.array(scores), churn)
+    single = Metrics("v", apart)
+    for score, leaves in zip(scores, churn, strict=True):
+        single.count_answer(np.array([score]), np.array([leaves]))
     for one, other in zip(together.collect(), apart.collect(), strict=True):
         for sample, expected in zip(one.samples, other.samples, strict=True):
-            assert sample.labels == expected.labels
+            assert (sample.name, sample.labels) == (expected.name, expected.labels)
             assert sample.value == pytest.approx(expected.value)
+
+
+def test_workers_count_together() -> None:
+    counters = Counters(3)
+    first, second, third = CollectorRegistry(), CollectorRegistry(), CollectorRegistry()
+    for row, registry in enumerate((first, second)):
+        counters.take(row)
+        metrics = Metrics("v", registry, counters)
+        metrics.count_answer(np.array([0.9]), np.array([True]))
+        metrics.count_busy("v1")
+    counters.take(1)  # who takes a dead worker's place goes on from its numbers
+    Metrics("v", third, counters).count_answer(np.array([0.1, 0.9]), np.array([False, True]))
+    for registry in (first, second, third):
+        assert registry.get_sample_value("churn_score_count", {"version": "v"}) == 4
+        labels = {"version": "v", "protocol": "v1", "status": "busy"}
+        assert registry.get_sample_value("churn_requests_total", labels) == 2
