@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from _load import HOST, INFER
+from _clients import HOST, INFER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

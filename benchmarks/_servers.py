@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "telco"
 READY = f"/v2/models/{NAME}/ready"
-PATIENCE = 90.0  # seconds that a server may take to become ready
+PATIENCE = 180.0  # seconds that a server may take to become ready
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import yaml
+from _clients import open_client
 from _laptop import ROOT, start_platform
-from _load import open_client, percentile
+from _load import percentile
 
 from clients import names
 from clients.inference import build_request
@@ -73,7 +74,8 @@ async def measure(port: int, request: bytes, connections: int, seconds: float) -
     await asyncio.gather(*(client.run(time.perf_counter() + 0.3, []) for client in clients))
     until = time.perf_counter() + seconds
     await asyncio.gather(*(client.run(until, times) for client in clients))
-    await asyncio.gather(*(client.close() for client in clients))
+    for client in clients:
+        client.close()
     return sorted(times)
 
 

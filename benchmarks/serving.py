@@ -18,6 +18,7 @@ import http.client
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -229,7 +230,8 @@ def read_events(server: Server) -> dict[str, float]:
 
 def measure_starts(bench: Bench, report: Report, starts: int) -> None:
     """Start each server some times by itself, and stop it again."""
-    for _ in range(starts):
+    for number in range(starts):
+        print(f"start {number + 1} of {starts}", file=sys.stderr, flush=True)
         for contender in bench.contenders:
             with bench.start(contender) as server:
                 start = report.starts.setdefault(contender.name, Start())
@@ -297,6 +299,7 @@ def main() -> None:
         options.seconds, options.rounds, options.starts = 0.3, 1, 1
     if not PEERS_PYTHON.exists():
         raise SystemExit(f"there is no {PEERS_PYTHON.relative_to(ROOT)}: run `make environment-peers`")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that no server is left behind
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tenure-bench-") as folder, contextlib.ExitStack() as stack:
         home, port = Path(folder), find_port()

@@ -25,7 +25,7 @@ def _load(name: str, file: Path) -> ModuleType:
 # Not by a path of imports: `serving` would then be a benchmark. The order is that of who imports whom.
 _modules = {
     name: _load(name, ROOT / "benchmarks" / f"{name}.py")
-    for name in ("_load", "_requests", "_servers", "_report")
+    for name in ("_clients", "_load", "_requests", "_servers", "_report")
 }
 _predictor = _load("predictor_conftest", ROOT / "tests" / "serving" / "predictor" / "conftest.py")
 

@@ -46,6 +46,7 @@ def test_server_answers_the_bundles_scores(
     kinds: tuple[str, ...],
     bundle: Bundle,
     complete: list[dict[str, Any]],
+    load: ModuleType,
     requests: ModuleType,
     servers: ModuleType,
     tmp_path: Path,
@@ -58,10 +59,19 @@ def test_server_answers_the_bundles_scores(
         command += ["--port", str(port)]
         command += [] if path else ["--grpc-port", str(grpc_port)]
     expected = score(bundle, complete)
-    with servers.run("peer", command, port, tmp_path / "log", grpc_port, path or servers.READY):
+    file = tmp_path / "request"
+    with servers.run("peer", command, port, tmp_path / "log", grpc_port, path or servers.READY) as server:
         for kind in kinds:
             for count in (1, len(complete)):
                 request = requests.build_request(kind, complete[:count], bundle, servers.NAME)
                 where = grpc_port if requests.is_grpc(kind) else port
                 scores = requests.ask(kind, where, request, bundle)
                 np.testing.assert_allclose(scores, expected[:count], atol=1e-6, err_msg=kind)
+                file.write_bytes(request)
+                wire = "grpc" if requests.is_grpc(kind) else "http"
+                result = load.drive(load.Order(wire, where, server.process.pid, str(file), 2, 0.1, 0.05))
+                assert result.requests >= 2
+        if "grpc" in kinds:
+            file.write_bytes(requests.build_request("grpc", complete[:1], bundle, "nobody"))
+            with pytest.raises(load.LoadError, match="nobody"):
+                load.drive(load.Order("grpc", grpc_port, server.process.pid, str(file), 1, 0.1, 0.05))
