@@ -9,7 +9,7 @@ export S3_URL S3_BUCKET S3_REGION RUNS_URL DATA RUN TIMEOUT PURGE EDIT_KSERVE
 export WITH_GATEWAY_API WITH_ENVOY_GATEWAY WITH_CERT_MANAGER WITH_KSERVE WITH_KFP
 
 .DEFAULT_GOAL := help
-.PHONY: up cluster-check cluster-status cluster-down help environment environment-dev environment-detector environment-checkov demo demo-rollback down status test test-fast lint lint-manifests format bench compile images sbom lock clean chaos
+.PHONY: bench chaos clean cluster-check cluster-down cluster-status compile conformance demo demo-rollback down environment environment-checkov environment-detector environment-dev environment-fuzz environment-peers format fuzz help images lint lint-manifests lock sbom status test test-fast up
 
 help: ## Show what can be typed
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -26,6 +26,14 @@ environment-detector: ## Create the environment that runs the detector with alib
 
 environment-checkov:
 	@VENV=.venv-checkov scripts/environment checkov
+
+# Its place is fixed too: that is where benchmarks/serving.py looks.
+environment-peers: ## Create the environment of MLServer, which benchmarks compare with
+	@VENV=.venv-peers scripts/environment peers
+
+# schemathesis plugs itself into every pytest beside it.
+environment-fuzz: ## Create the environment of `make fuzz`
+	@VENV=.venv-fuzz scripts/environment fuzz
 
 demo: environment environment-detector ## Show the whole loop: train, canary, promotion, drift, retraining
 	@$(BIN)/tenure demo
@@ -76,8 +84,14 @@ format: environment-dev ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: environment-dev ## Measure every claim of the README (takes some minutes)
+bench: environment-dev environment-peers ## Measure every claim of the README (takes some minutes)
 	@set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+conformance: environment-dev environment-peers ## Hold ours, KServe and MLServer against the protocol; write docs/conformance.md
+	$(BIN)/python benchmarks/conformance.py --write
+
+fuzz: environment-dev environment-fuzz ## Let schemathesis and atheris look for requests that break the predictor
+	$(BIN)/python -m tests.fuzz
 
 compile: environment-dev ## Recompile pipelines/*.yaml from their Python
 	$(BIN)/python -m pipelines.training

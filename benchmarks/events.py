@@ -3,7 +3,7 @@
     python benchmarks/events.py [--seconds 60] [--rounds 3] [--detector-python .venv-detector/bin/python]
 
 First part: predictors without a log, with one, and with one whose sink is dead take turns under the same load
-(closed loop, 8 connections). Trust CPU per request and the ratios; requests per second depend on the machine.
+(closed loop, 8 clients). Trust CPU per request and the ratios; requests per second depend on the machine.
 Second part: a real detector with a real ledger (SQLite) behind one of them at full rate; in the end
 answered = rows + dropped.
 """
@@ -24,10 +24,15 @@ from pathlib import Path
 
 import httpx
 import psutil
-from predictor import CONNECTIONS, NAME, ROOT, Load, Server, find_port, measure, run, train_bundle
+from _load import Load, Order, drive
+from _requests import build_request
+from _servers import NAME, ROOT, Server, build_predictor_command, find_port, run, train_bundle
+
+from tenure.bundle import load_bundle
 
 NOWHERE = "http://127.0.0.1:9"
 ROUND_SECONDS = 4.0
+CLIENTS = 8
 
 
 @contextlib.contextmanager
@@ -85,9 +90,7 @@ def start_predictor(
 ) -> contextlib.AbstractContextManager[Server]:
     """Start a predictor that logs to a sink, or nowhere."""
     port, grpc_port = find_port(), find_port()
-    command = [sys.executable, "-m", "serving.predictor", f"--model_name={NAME}", f"--model_dir={bundle}"]
-    command += [f"--http_port={port}", f"--grpc_port={grpc_port}"]
-    command += [f"--logger_url={sink}"] if sink else []
+    command = build_predictor_command(bundle, port, grpc_port, sink)
     return run(name, command, port, folder / f"{name.replace(' ', '-')}.log")
 
 
@@ -97,13 +100,18 @@ def read_metric(url: str, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
-def compare(servers: list[Server], body: bytes, rounds: int) -> None:
+def measure(server: Server, request: Path, clients: int, seconds: float) -> Load:
+    """Put a predictor under load."""
+    return drive(Order("http", server.port, server.process.pid, str(request), clients, seconds))
+
+
+def compare(servers: list[Server], request: Path, rounds: int) -> None:
     """Let the predictors take turns, and print what each did: alone with one client, and at full rate."""
     loads: dict[tuple[str, int], list[Load]] = {}
     for _ in range(rounds):
         for server in servers:
-            for clients in (1, CONNECTIONS):
-                load = measure(server, body, clients, ROUND_SECONDS)
+            for clients in (1, CLIENTS):
+                load = measure(server, request, clients, ROUND_SECONDS)
                 loads.setdefault((server.name, clients), []).append(load)
     print(f"{'':11}{'clients':>8}{'CPU us/request':>16}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}")
     for (name, clients), measured in loads.items():
@@ -114,14 +122,14 @@ def compare(servers: list[Server], body: bytes, rounds: int) -> None:
         print(f"{name:11}{clients:8}{cpu:16.0f}{per_second:12.0f}{p50:9.2f}{p99:9.2f}")
 
 
-def fill(server: Server, detector: psutil.Process, url: str, body: bytes, seconds: float) -> None:
+def fill(server: Server, detector: psutil.Process, url: str, request: Path, seconds: float) -> None:
     """Send at full rate, wait until the queue is empty, and print what became of the events."""
     predictor = f"http://127.0.0.1:{server.port}"
     before = [process.memory_info().rss for process in (server.process, detector)]
     start = read_metric(predictor, 'predictor_events_total{outcome="queued"}')
     rows_before = read_metric(url, "detector_predictions_total")
     cpu = detector.cpu_times()
-    load = measure(server, body, CONNECTIONS, seconds)
+    load = measure(server, request, CLIENTS, seconds)
     lag = read_metric(url, "detector_lag_seconds")
     peak = [process.memory_info().rss for process in (server.process, detector)]
     began = time.monotonic()
@@ -160,15 +168,18 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tenure-bench-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        body = train_bundle(folder / "bundle")
+        train_bundle(folder / "bundle")
+        bundle = load_bundle(folder / "bundle")
+        request = folder / "request"
+        request.write_bytes(build_request("json", bundle.probe()[:1], bundle, NAME))
         detector, url = stack.enter_context(start_detector(folder, arguments.detector_python))
         sinks = {"no log": None, "log": f"{url}/events/{NAME}/v0", "dead sink": f"{NOWHERE}/"}
         servers = [
             stack.enter_context(start_predictor(label, folder / "bundle", folder, sink))
             for label, sink in sinks.items()
         ]
-        compare(servers, body, arguments.rounds)
-        fill(servers[1], detector, url, body, arguments.seconds)
+        compare(servers, request, arguments.rounds)
+        fill(servers[1], detector, url, request, arguments.seconds)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/gateway.py [--seconds 3] [--rounds 3]
 
-Both ways are taken in turns in every round with the same client, keep-alive connections on asyncio streams.
+Both ways are taken in turns in every round with the same clients, on keep-alive connections.
 The stable model is that of projects/telco.yaml on fewer rows, with two trials (the number of trees hardly
 matters here); the canary has all rows and gets 20 %. Latencies depend on the machine; trust the ratios.
 """
@@ -19,8 +19,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import yaml
+from _clients import open_client
 from _laptop import ROOT, start_platform
-from predictor import ask
+from _load import percentile
 
 from clients import names
 from clients.inference import build_request
@@ -69,9 +70,12 @@ def build_http(host: str, project: Project) -> bytes:
 async def measure(port: int, request: bytes, connections: int, seconds: float) -> list[float]:
     """Return the sorted seconds of each request."""
     times: list[float] = []
-    await ask(port, request, time.perf_counter() + 0.3, [])
+    clients = [await open_client("http", port, request) for _ in range(connections)]
+    await asyncio.gather(*(client.run(time.perf_counter() + 0.3, []) for client in clients))
     until = time.perf_counter() + seconds
-    await asyncio.gather(*(ask(port, request, until, times) for _ in range(connections)))
+    await asyncio.gather(*(client.run(until, times) for client in clients))
+    for client in clients:
+        client.close()
     return sorted(times)
 
 
@@ -105,8 +109,8 @@ def report(connections: int, found: dict[str, list[list[float]]], seconds: float
     """Print the median round of each way, and the ratio of their medians."""
     middle = {}
     for way, rounds in found.items():
-        p50 = statistics.median(times[len(times) // 2] for times in rounds)
-        p99 = statistics.median(times[int(0.99 * len(times))] for times in rounds)
+        p50 = statistics.median(percentile(times, 0.5) for times in rounds)
+        p99 = statistics.median(percentile(times, 0.99) for times in rounds)
         rate = statistics.median(len(times) / seconds for times in rounds)
         middle[way] = p50
         print(

@@ -9,6 +9,7 @@ import typer
 
 from clients.errors import ClientError
 from console import (
+    conformance,
     demonstration,
     display,
     labels,
@@ -69,6 +70,7 @@ app.command()(platform.env)
 app.command()(doctor)
 app.command()(training.run)
 app.command()(prediction.predict)
+app.command()(conformance.conformance)
 app.command()(simulate.simulate)
 app.command()(demonstration.demo)
 app.command("demo-rollback")(demonstration.demo_rollback)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = ("tenure", "clients", "components", "pipelines", "serving", "embedded", "console")
+OURS = ("tenure", "clients", "components", "pipelines", "serving", "embedded", "console", "oip_conformance")
 ROOMS = {
     "components": "components",
     "predictor": "serving/predictor",
@@ -80,7 +80,8 @@ def find_distributions() -> dict[str, set[str]]:
 
 
 def locate(module: str) -> Path | None:
-    path = ROOT.joinpath(*module.split("."))
+    home = ROOT / "tests/conformance" if module.split(".")[0] == "oip_conformance" else ROOT
+    path = home.joinpath(*module.split("."))
     return next((one for one in (path.with_suffix(".py"), path / "__init__.py") if one.is_file()), None)
 
 
