@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Any
 
 import pytest
@@ -40,7 +41,14 @@ def test_nothing_is_lost_whoever_is_killed(
         sys.stdout.flush()
 
     tell(f"\nseed {seed}: {'; '.join(map(str, blows))}")
-    problems = Campaign(stage, platform.tracking, seed, blows, tell).carry_out()
+    try:
+        problems = Campaign(stage, platform.tracking, seed, blows, tell).carry_out()
+    except Exception:
+        # At once: the other seeds take a while.
+        tell(f"seed {seed}: broke\n{traceback.format_exc()}")
+        raise
+    for problem in problems:
+        tell(f"  WRONG: {problem}")
     tell(f"seed {seed}: {'FAILED' if problems else 'passed'}")
     if problems:
         pytest.fail(f"replay with `make chaos SEEDS={seed}`:\n" + "\n".join(problems), pytrace=False)
