@@ -21,6 +21,7 @@ _END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
 _MOST_DATA = 16_384  # in one frame
 _FIRST_WINDOW = 65_535
 _WIDEST_WINDOW = 2**31 - 1
+_CLOSED = "the server closed the connection"
 _GOOD = b"\x0bgrpc-status\x010"
 
 
@@ -47,17 +48,24 @@ class Client(asyncio.Protocol):
         Raises:
             LoadError: An answer is an error, or none.
         """
+        if self.closed:
+            raise LoadError(_CLOSED)
         self._until, self._times = until, times
         self._done = asyncio.get_running_loop().create_future()
         self._begin = time.perf_counter()
         self._send()
         await self._done
 
+    @property
+    def closed(self) -> bool:
+        """Whether the server has closed the connection."""
+        return self._transport.is_closing()
+
     def close(self) -> None:
         self._transport.close()
 
     def connection_lost(self, _: Exception | None) -> None:
-        self._fail("the server closed the connection")
+        self._fail(_CLOSED)
 
     def _send(self) -> None:
         raise NotImplementedError

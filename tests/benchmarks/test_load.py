@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -66,6 +67,23 @@ def test_answers_are_read_in_parts(drive: Drive, whole: bytes, cut: int | None) 
 def test_refusal_is_an_error(drive: Drive, load: ModuleType) -> None:
     with pytest.raises(load.LoadError, match="503 Busy"):
         drive([b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"])
+
+
+def test_closed_between_two_runs_is_an_error(load: ModuleType) -> None:
+    """A server may close a connection on which nothing was sent for a while."""
+
+    async def run() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            client = await load.open_client("http", listener.getsockname()[1], REQUEST)
+            connection, _ = listener.accept()
+            connection.close()
+            async with asyncio.timeout(10):
+                while not client.closed:
+                    await asyncio.sleep(0)
+            await client.run(0, [])
+
+    with pytest.raises(load.LoadError, match="closed"):
+        asyncio.run(run())
 
 
 def test_nobody_there_is_an_error(load: ModuleType, tmp_path: Path) -> None:
