@@ -9,7 +9,7 @@ export S3_URL S3_BUCKET S3_REGION RUNS_URL DATA RUN TIMEOUT PURGE EDIT_KSERVE
 export WITH_GATEWAY_API WITH_ENVOY_GATEWAY WITH_CERT_MANAGER WITH_KSERVE WITH_KFP
 
 .DEFAULT_GOAL := help
-.PHONY: up cluster-check cluster-status cluster-down help environment environment-dev environment-detector demo demo-rollback down status test test-fast lint format bench compile images sbom lock clean
+.PHONY: up cluster-check cluster-status cluster-down help environment environment-dev environment-detector demo demo-rollback down status test test-fast lint audit format bench compile images sbom lock clean
 
 help: ## Show what can be typed
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ lint: environment-dev ## Check style, types and the rooms' import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: environment-dev ## Look for known faults in the code (bandit) and in what it stands on (pip-audit)
+	@scripts/audit
 
 format: environment-dev ## Format the code
 	$(BIN)/ruff format .

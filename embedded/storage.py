@@ -120,7 +120,7 @@ def remove_sockets(ports: Ports) -> None:
         f"s3-grpc-{ports.s3_grpc}",
     ]
     for name in names:
-        Path(f"/tmp/seaweedfs-{name}.sock").unlink(missing_ok=True)  # noqa: S108 - SeaweedFS's choice
+        Path(f"/tmp/seaweedfs-{name}.sock").unlink(missing_ok=True)  # noqa: S108 - SeaweedFS's choice # nosec B108
 
 
 def _render_identities(home: Home, bucket: str) -> str:
