@@ -9,7 +9,7 @@ export S3_URL S3_BUCKET S3_REGION RUNS_URL DATA RUN TIMEOUT PURGE EDIT_KSERVE
 export WITH_GATEWAY_API WITH_ENVOY_GATEWAY WITH_CERT_MANAGER WITH_KSERVE WITH_KFP
 
 .DEFAULT_GOAL := help
-.PHONY: bench chaos clean cluster-check cluster-down cluster-status compile conformance demo demo-rollback down environment environment-checkov environment-detector environment-dev environment-fuzz environment-peers format fuzz help images lint lint-manifests lock sbom status test test-fast up
+.PHONY: audit bench chaos clean cluster-check cluster-down cluster-status compile conformance demo demo-rollback down environment environment-checkov environment-detector environment-dev environment-fuzz environment-peers format fuzz help images lint lint-manifests lock sbom status test test-fast up
 
 help: ## Show what can be typed
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -79,6 +79,9 @@ lint: environment-dev ## Check style, types and the rooms' import rules
 
 lint-manifests: environment-dev environment-checkov ## Let checkov read the rendered manifests
 	@scripts/check-manifests
+
+audit: environment-dev ## Look for known faults in the code (bandit) and in what it stands on (pip-audit)
+	@scripts/audit
 
 format: environment-dev ## Format the code
 	$(BIN)/ruff format .

@@ -15,6 +15,7 @@ from embedded.ports import LOOPBACK
 
 BUCKET = "tenure"
 NAMESPACE = "default"
+TRACKING_USER = "tenure"
 
 
 def make_variables(home: Home) -> dict[str, str]:
@@ -23,6 +24,7 @@ def make_variables(home: Home) -> dict[str, str]:
     runs_url = f"http://{LOOPBACK}:{ports.runs}"
     runs_token = secrets.runs_token.get_secret_value()
     tracking_url = f"http://{LOOPBACK}:{ports.tracking}"
+    tracking_password = secrets.tracking_password.get_secret_value()
     return {
         "TENURE_KUBECONFIG": str(home.kubeconfig),
         "TENURE_NAMESPACE": NAMESPACE,
@@ -33,6 +35,8 @@ def make_variables(home: Home) -> dict[str, str]:
         "TENURE_S3_SECRET_KEY": secrets.s3_secret_key.get_secret_value(),
         "TENURE_S3_BUCKET": BUCKET,
         "TENURE_TRACKING_URL": tracking_url,
+        "TENURE_TRACKING_USERNAME": TRACKING_USER,
+        "TENURE_TRACKING_PASSWORD": tracking_password,
         "TENURE_LEDGER_URL": f"sqlite:///{home.ledger}",
         "TENURE_DETECTOR_URL": f"http://{LOOPBACK}:{ports.detector}",
         "TENURE_GATEWAY_URL": f"http://{LOOPBACK}:{ports.gateway}",
@@ -42,6 +46,8 @@ def make_variables(home: Home) -> dict[str, str]:
         "KFP_ENDPOINT": runs_url,
         "KFP_EXISTING_TOKEN": runs_token,
         "MLFLOW_TRACKING_URI": tracking_url,
+        "MLFLOW_TRACKING_USERNAME": TRACKING_USER,
+        "MLFLOW_TRACKING_PASSWORD": tracking_password,
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
 

@@ -50,7 +50,7 @@ def find_free_port() -> int:
     if highest - _LOWEST < 1000:
         return _ask_kernel()
     for _ in range(_TRIES):
-        port = random.randint(_LOWEST, highest)  # noqa: S311 - spreads parallel callers, guards nothing
+        port = random.randint(_LOWEST, highest)  # noqa: S311 - spreads parallel callers, guards nothing # nosec B311
         if port not in _handed_out and is_port_free(port):
             _handed_out.add(port)
             return port

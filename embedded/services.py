@@ -16,7 +16,7 @@ from embedded.ports import LOOPBACK
 from embedded.probes import Probe, make_http_probe
 from embedded.program import Program
 from embedded.storage import make_store, write_identities
-from embedded.tracking import make_tracking
+from embedded.tracking import HEALTH_PATH, make_tracking
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DETECTOR_PYTHON = "TENURE_DETECTOR_PYTHON"
@@ -63,11 +63,11 @@ def make_services(home: Home, certificates: Certificates) -> list[Service]:
         Service(
             program=make_tracking(home),
             address=f"http://{LOOPBACK}:{ports.tracking}",
-            probe=make_http_probe(ports.tracking, "/health"),
+            probe=make_http_probe(ports.tracking, HEALTH_PATH),
             stage=5,
         ),
         Service(
-            program=make_store(home),
+            program=make_store(home, certificates),
             address=f"http://{LOOPBACK}:{ports.s3}",
             probe=make_http_probe(ports.s3, "/healthz"),
             stage=5,

@@ -7,6 +7,7 @@ import shutil
 import sysconfig
 from pathlib import Path
 
+from embedded.certificates import Certificates
 from embedded.errors import EmbeddedError
 from embedded.home import Home, Ports, write_private
 from embedded.ports import LOOPBACK
@@ -41,7 +42,7 @@ def write_identities(home: Home, bucket: str) -> None:
     write_private(home.store_dir / _IDENTITIES, _render_identities(home, bucket))
 
 
-def make_store(home: Home) -> Program:
+def make_store(home: Home, certificates: Certificates) -> Program:
     """Return the store's program; `write_identities` goes before its start."""
     ports = home.state.ports
     key = home.secrets.s3_internal_key.get_secret_value()
@@ -85,12 +86,27 @@ def make_store(home: Home) -> Program:
             "WEED_JWT_FILER_SIGNING_KEY": key,
             "WEED_JWT_FILER_SIGNING_READ_KEY": key,
             "WEED_S3_SSE_KEK_PASSPHRASE": key,
+            **_close_ports(certificates),
         },
         directory=home.store_dir,
         # Its graceful end waits 15 s for streams of its own that never end; what it has acknowledged is with
         # the kernel already.
         stop_seconds=1,
     )
+
+
+def _close_ports(certificates: Certificates) -> dict[str, str]:
+    """Return settings by which the parts of the store speak to nobody without the home's own key.
+
+    The keys above guard HTTP only. By gRPC anybody on the machine could list, move and delete what lies in
+    the filer, and a plain GET at the master's port, also a browser's, deletes a whole bucket.
+    """
+    authority, pair = str(certificates.ca), str(certificates.server)
+    variables = {"WEED_GRPC_CA": authority, "WEED_HTTPS_MASTER_CA": authority}
+    for part in ("GRPC_MASTER", "GRPC_VOLUME", "GRPC_FILER", "GRPC_S3", "GRPC_CLIENT", "HTTPS_MASTER"):
+        # The file holds both: certificate and key.
+        variables |= {f"WEED_{part}_CERT": pair, f"WEED_{part}_KEY": pair}
+    return variables
 
 
 def remove_sockets(ports: Ports) -> None:
@@ -104,7 +120,7 @@ def remove_sockets(ports: Ports) -> None:
         f"s3-grpc-{ports.s3_grpc}",
     ]
     for name in names:
-        Path(f"/tmp/seaweedfs-{name}.sock").unlink(missing_ok=True)  # noqa: S108 - SeaweedFS's choice
+        Path(f"/tmp/seaweedfs-{name}.sock").unlink(missing_ok=True)  # noqa: S108 - SeaweedFS's choice # nosec B108
 
 
 def _render_identities(home: Home, bucket: str) -> str:

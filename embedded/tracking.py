@@ -7,14 +7,25 @@ process: settings by the same variables, the database brought up to date, then u
 
 from __future__ import annotations
 
+import base64
+import hmac
 import os
 import sqlite3
 import sys
 import warnings
+from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
+
+from embedded.access import TRACKING_USER
 from embedded.home import HOME_VARIABLE, Home
 from embedded.ports import LOOPBACK
 from embedded.program import Program
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+HEALTH_PATH = "/health"
 
 
 def make_tracking(home: Home) -> Program:
@@ -65,12 +76,52 @@ def main() -> None:
 
     initialize_backend_stores(store, store, root)
     uvicorn.run(
-        app,
+        Login(app, home.secrets.tracking_password),
         host=LOOPBACK,
         port=home.state.ports.tracking,
         access_log=False,
         timeout_graceful_shutdown=3,
     )
+
+
+class Login:
+    """ASGI middleware: HTTP Basic, as MLflow's clients and browsers speak it (RFC 7617).
+
+    Who may write to the registry decides what code `load_model("models:/NAME@champion")` runs for its caller.
+    MLflow's own login brings users, a form and a second database, for one user whose password is in a file.
+
+    Args:
+        app: What is guarded; only its health is for everybody.
+        password: Of the user `tenure`.
+    """
+
+    def __init__(self, app: ASGIApp, password: SecretStr) -> None:
+        self._app = app
+        pair = f"{TRACKING_USER}:{password.get_secret_value()}"
+        self._expected = base64.b64encode(pair.encode())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or ask for the login."""
+        if scope["type"] == "lifespan" or scope.get("path") == HEALTH_PATH or self._is_known(scope):
+            await self._app(scope, receive, send)
+            return
+        # Here, not at the top, as everything else that `up` can do without.
+        from starlette.responses import PlainTextResponse
+
+        refusal = PlainTextResponse(
+            "this MLflow asks for a login: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the "
+            "platform's env file\n",
+            status_code=401,
+            headers={"www-authenticate": 'Basic realm="MLflow", charset="UTF-8"'},
+        )
+        await refusal(scope, receive, send)
+
+    def _is_known(self, scope: Scope) -> bool:
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                scheme, _, credentials = value.partition(b" ")
+                return scheme.lower() == b"basic" and hmac.compare_digest(credentials.strip(), self._expected)
+        return False
 
 
 def _relax_syncs(connection: sqlite3.Connection, _: object) -> None:

@@ -79,7 +79,7 @@ def fit_pod(task: dsl.PipelineTask, pod: Pod) -> None:
     kubernetes.set_image_pull_policy(task, "IfNotPresent")
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     # For a root file system that cannot be written, and so that a step cannot fill its node's disk.
-    kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit=SCRATCH)  # noqa: S108 - the mount's place
+    kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit=SCRATCH)  # noqa: S108 - the mount's place # nosec B108
     # All optional: a missing key would leave the pod waiting without a word, where a missing setting makes
     # the step say which.
     kubernetes.use_config_map_as_env(task, CONFIGURATION, {name: name for name in ADDRESSES}, optional=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from embedded.gateway.hosts import ROUTE_CONFIG
+from embedded.gateway.limits import BODY_BYTES, limit_connection, limit_process
 from embedded.ports import LOOPBACK
 
 Document = dict[str, Any]
@@ -28,6 +29,7 @@ def build_bootstrap(directory: Path, port: int, admin_port: int) -> Document:
         "stat_prefix": STAT_PREFIX,
         "codec_type": "AUTO",
         "generate_request_id": False,
+        **limit_connection(),
         "rds": {"route_config_name": ROUTE_CONFIG, "config_source": _watch_file(directory / ROUTES_FILE)},
         "http_filters": [
             {
@@ -41,7 +43,15 @@ def build_bootstrap(directory: Path, port: int, admin_port: int) -> Document:
     }
     return {
         "node": {"id": "gateway", "cluster": "tenure"},
-        "admin": {"address": _bind(admin_port)},
+        "admin": {
+            "address": _bind(admin_port),
+            # It has no login. With the rest of it anybody on this machine, or a page in a browser here,
+            # could stop Envoy, or set the counters to zero by which canaries are judged.
+            "allow_paths": [{"exact": "/ready"}, {"prefix": "/stats"}],
+            # Who watches must be answered also while clients hold all connections.
+            "ignore_global_conn_limit": True,
+        },
+        **limit_process(),
         # Durations are merged as often; by default the page tells those of 5 s ago.
         "stats_flush_interval": "1s",
         "stats_config": {
@@ -53,6 +63,7 @@ def build_bootstrap(directory: Path, port: int, admin_port: int) -> Document:
                 {
                     "name": "http",
                     "address": _bind(port),
+                    "per_connection_buffer_limit_bytes": BODY_BYTES,
                     "filter_chains": [
                         {
                             "filters": [

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from embedded.gateway.limits import limit_upstream
 from embedded.gateway.routing import GRPC, HTTP, PROTOCOLS, Backend, Endpoint, Routing, Service
 from embedded.ports import LOOPBACK
 
@@ -29,17 +30,6 @@ Document = dict[str, Any]
 HEALTH_PATH = "/v2/health/ready"
 _PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TYPE = "type.googleapis.com/"
-# Without these, only three requests at a time may be retried, and 1,024 be under way.
-_LIMITS = {
-    "thresholds": [
-        {
-            "max_connections": 100_000,
-            "max_pending_requests": 100_000,
-            "max_requests": 100_000,
-            "max_retries": 10_000,
-        }
-    ]
-}
 
 
 def name_cluster(namespace: str, service: str, protocol: str) -> str:
@@ -83,7 +73,7 @@ def _build_service(service: Service, protocol: str, guarded: bool) -> Document:
         "type": "STATIC",
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
-        "circuit_breakers": _LIMITS,
+        "circuit_breakers": limit_upstream(),
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         # Status codes are counted at the pair that a request came by, and not at all for what was asked again
         # elsewhere: only the process's own counters tell how often it failed.
@@ -153,7 +143,7 @@ def _build_pair(namespace: str, backend: Backend, protocol: str) -> Document:
         "name": name_backend(namespace, backend, protocol),
         "connect_timeout": "1s",
         "lb_policy": "CLUSTER_PROVIDED",
-        "circuit_breakers": _LIMITS,
+        "circuit_breakers": limit_upstream(),
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "typed_extension_protocol_options": {_PROTOCOL_OPTIONS: _build_protocol(protocol)},
         "cluster_type": {

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedded.gateway.clusters import name_backend, name_cluster
+from embedded.gateway.limits import REQUEST_SECONDS
 from embedded.gateway.routing import GRPC, HTTP, Match, Route, Routing, Rule
 
 Document = dict[str, Any]
 
 CUSTOMER_HEADER = "x-customer-id"
 ROUTE_CONFIG = "tenure"
-TIMEOUT = "60s"
 _TYPE = "type.googleapis.com/"
 # An inference changes nothing, so it may be asked again even if the connection broke under way.
 _RETRY = {
@@ -140,7 +140,7 @@ def _render(entry: _Entry, protocol: str, match: Document) -> Document:
     total = sum(backend.weight for backend in rule.backends)
     if total == 0:
         return {"match": match, **_explain(503, {"error": "every backend of this route has weight 0"})}
-    action: Document = {"timeout": TIMEOUT}
+    action: Document = {"timeout": f"{REQUEST_SECONDS}s"}
     removed = list(rule.removed)
     if len(rule.backends) == 1:
         action["cluster"] = name_backend(namespace, rule.backends[0], protocol)

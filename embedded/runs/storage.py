@@ -79,7 +79,7 @@ class Storage:
         with self._transaction() as connection:
             try:
                 connection.execute(
-                    f"INSERT INTO {_TABLES[type(record)]} ({', '.join(columns)}) "  # noqa: S608 - fixed names
+                    f"INSERT INTO {_TABLES[type(record)]} ({', '.join(columns)}) "  # noqa: S608 - fixed names # nosec B608
                     f"VALUES ({', '.join('?' * len(columns))})",
                     tuple(columns.values()),
                 )
@@ -99,7 +99,7 @@ class Storage:
         """
         with self._read() as connection:
             row = connection.execute(
-                f"SELECT document FROM {_TABLES[kind]} WHERE id = ?",  # noqa: S608 - fixed names
+                f"SELECT document FROM {_TABLES[kind]} WHERE id = ?",  # noqa: S608 - fixed names # nosec B608
                 (identity,),
             ).fetchone()
         if row is None:
@@ -111,7 +111,7 @@ class Storage:
         """Return all records of a kind, oldest first."""
         with self._read() as connection:
             rows = connection.execute(
-                f"SELECT document FROM {_TABLES[kind]} ORDER BY position"  # noqa: S608 - fixed names
+                f"SELECT document FROM {_TABLES[kind]} ORDER BY position"  # noqa: S608 - fixed names # nosec B608
             ).fetchall()
         return [kind.model_validate_json(row[0]) for row in rows]
 
@@ -144,7 +144,7 @@ class Storage:
             if new == old:
                 return old
             connection.execute(
-                f"UPDATE {_TABLES[kind]} SET document = ? WHERE id = ?",  # noqa: S608 - fixed names
+                f"UPDATE {_TABLES[kind]} SET document = ? WHERE id = ?",  # noqa: S608 - fixed names # nosec B608
                 (new.model_dump_json(), identity),
             )
             if isinstance(new, Run) and isinstance(old, Run) and new.state != old.state:
@@ -164,7 +164,7 @@ class Storage:
             if kind is Pipeline:
                 connection.execute("DELETE FROM versions WHERE pipeline_id = ?", (identity,))
             connection.execute(
-                f"DELETE FROM {_TABLES[kind]} WHERE id = ?",  # noqa: S608 - fixed names
+                f"DELETE FROM {_TABLES[kind]} WHERE id = ?",  # noqa: S608 - fixed names # nosec B608
                 (identity,),
             )
 

@@ -156,6 +156,9 @@ class Application:
         for key, value in scope["headers"]:
             if key == b"content-length" and value.isdigit() and int(value) > self._limits.body:
                 raise _HttpError(413, self._too_long)
+            if key == b"origin":
+                # A page in a browser on this machine can post here unseen; our programs name no origin.
+                raise _HttpError(403, "browsers may not post here")
             if key == b"content-encoding" and value != b"identity":
                 raise _HttpError(415, "the body is compressed: send it as it is")
         parts, length = [], 0

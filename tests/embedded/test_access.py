@@ -27,6 +27,7 @@ def test_the_env_file_holds_all_that_clients_need(home: Home, monkeypatch: pytes
     assert settings.s3_access_key == home.secrets.s3_access_key
     assert settings.s3_secret_key == home.secrets.s3_secret_key
     assert settings.tracking_url == f"http://127.0.0.1:{ports.tracking}"
+    assert settings.tracking_password == home.secrets.tracking_password
     assert settings.gateway_url == f"http://127.0.0.1:{ports.gateway}"
     assert settings.gateway_stats_url == f"http://127.0.0.1:{ports.envoy_admin}/stats/prometheus"
     assert settings.detector_url == f"http://127.0.0.1:{ports.detector}"

@@ -1,5 +1,6 @@
 """The real services: their names and stages, the store's key and address, the tracking server's."""
 
+import base64
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from embedded.certificates import Certificates
+from embedded.certificates import Certificates, ensure_certificates
 from embedded.home import Home
 from embedded.ports import LOOPBACK
 from embedded.probes import make_http_probe
@@ -88,7 +89,7 @@ def test_the_store_keeps_objects_over_a_kill_and_knows_only_its_key(
     ports = home.state.ports
     probe = make_http_probe(ports.s3, "/healthz")
     write_identities(home, "tenure")
-    running(make_store(home))
+    running(make_store(home, ensure_certificates(home)))
     wait(lambda: probe() is None, 60)
     ensure_bucket(home)
     ensure_bucket(home)
@@ -104,6 +105,11 @@ def test_the_store_keeps_objects_over_a_kill_and_knows_only_its_key(
             Minio(f"{LOOPBACK}:{ports.s3}", name, secret, secure=False).make_bucket(bucket)
     # Beside S3 nobody comes in either.
     assert "401" in (make_http_probe(ports.s3_filer, "/buckets/tenure/a/b")() or "")
+    assert "400" in (make_http_probe(ports.s3_master, "/col/delete?collection=tenure")() or "")
+    authority = home.tls_dir / "ca.pem"
+    assert "CERTIFICATE_REQUIRED" in (
+        make_http_probe(ports.s3_master, "/col/delete?collection=tenure", authority=authority)() or ""
+    )
 
     pid = Supervisor(home).list()["store"].pid
     assert pid is not None
@@ -129,11 +135,14 @@ def test_tracking_answers_and_refuses_foreign_host_names(
     running(make_tracking(home))
     wait(lambda: probe() is None, 120)
 
-    def ask(host: str) -> tuple[int, bytes]:
+    def ask(
+        host: str, password: str = home.secrets.tracking_password.get_secret_value()
+    ) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(LOOPBACK, port, timeout=20)
         try:
             path = "/api/2.0/mlflow/experiments/get?experiment_id=0"
-            connection.request("GET", path, headers={"Host": host})
+            login = base64.b64encode(f"tenure:{password}".encode()).decode()
+            connection.request("GET", path, headers={"Host": host, "Authorization": f"Basic {login}"})
             response = connection.getresponse()
             return response.status, response.read()
         finally:
@@ -143,6 +152,7 @@ def test_tracking_answers_and_refuses_foreign_host_names(
     assert status == 200
     assert json.loads(body)["experiment"]["artifact_location"] == "mlflow-artifacts:/0"
     assert ask("evil.example.com")[0] == 403
+    assert ask(f"{LOOPBACK}:{port}", "wrong")[0] == 401
     pid = Supervisor(home).list()["tracking"].pid
     assert _listening_addresses(pid) == {LOOPBACK}
     assert psutil.Process(pid).children() == []

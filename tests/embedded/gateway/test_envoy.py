@@ -218,7 +218,7 @@ def test_a_route_that_envoy_refuses_keeps_the_last_good_one(envoy: Envoy, server
     envoy.gateway.publish(Routing(services, [make_route(0)]))
     monkeypatch.setattr("embedded.gateway.publisher._APPLY_SECONDS", 1.0)
     with monkeypatch.context() as patch:
-        patch.setattr("embedded.gateway.hosts.TIMEOUT", "soon")
+        patch.setattr("embedded.gateway.hosts.REQUEST_SECONDS", "soon")
         with pytest.raises(GatewayError, match="last good"):
             envoy.gateway.publish(Routing(services, [make_route(0)]))
     assert envoy.gateway.describe_problem() is not None

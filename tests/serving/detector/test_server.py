@@ -252,6 +252,8 @@ def test_ledger_without_tables_acknowledges_nothing(ask: Ask, engine: Engine) ->
         ("POST", "/nowhere", b"", {}, 404),
         ("POST", "/labels", b" " * (LIMIT + 1), {}, 413),
         ("POST", "/labels", b"[]", {"content-encoding": "gzip"}, 415),
+        ("POST", "/labels", b"[]", {"origin": "https://example.com"}, 403),
+        ("POST", "/events", b"[]", {"origin": "null"}, 403),
     ],
 )
 def test_what_is_not_here(
