@@ -9,7 +9,7 @@ export S3_URL S3_BUCKET S3_REGION RUNS_URL DATA RUN TIMEOUT PURGE EDIT_KSERVE
 export WITH_GATEWAY_API WITH_ENVOY_GATEWAY WITH_CERT_MANAGER WITH_KSERVE WITH_KFP
 
 .DEFAULT_GOAL := help
-.PHONY: up cluster-check cluster-status cluster-down help environment environment-dev environment-detector demo demo-rollback down status test test-fast lint format bench compile images sbom lock clean
+.PHONY: up cluster-check cluster-status cluster-down help environment environment-dev environment-detector demo demo-rollback down status test test-fast lint format bench compile images sbom lock clean chaos
 
 help: ## Show what can be typed
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -54,6 +54,11 @@ test: environment-dev environment-detector ## Check style, types and imports, th
 
 test-fast: environment-dev ## Run the tests that need no platform
 	$(BIN)/pytest -n auto --dist loadgroup -q -m "not e2e"
+
+# Half an hour for twenty seeds, on one platform that is started for it.
+SEEDS ?= 1..3
+chaos: environment-dev environment-detector ## Kill what runs, under load, in an order that SEEDS=1..20 decides
+	$(BIN)/pytest tests/e2e/test_chaos.py -n 0 -q -s --show-capture=no --seeds $(SEEDS)
 
 lint: environment-dev ## Check style, types and the rooms' import rules
 	$(BIN)/ruff check .

@@ -36,6 +36,10 @@ BIN = Path(sys.executable).parent
 END_TO_END = "tests/e2e/"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seeds", help="of the chaos test, as 1..20 or 3,7; each with all of its blows")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep the end-to-end tests on one worker and spread all others one by one.
@@ -86,6 +90,53 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(10)
+
+
+class Disk:
+    """A file system of its own in memory, small enough to be filled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._ballast = path / "ballast"
+
+    def fill(self) -> None:
+        """Take all the space that is left."""
+        with self._ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+            for size in (1 << 20, 1 << 12):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(bytes(size))
+
+    def free(self) -> None:
+        """Give the space back."""
+        self._ballast.unlink()
+
+    def close_to_writers(self, closed: bool = True) -> None:
+        """Remount it read-only, or writable again; nobody may have a file open for writing."""
+        mode = "ro" if closed else "rw"
+        subprocess.run(["mount", "-o", f"remount,{mode}", str(self.path)], check=True)
+
+
+@pytest.fixture
+def make_disk(tmp_path: Path) -> Iterator[Callable[[int], Disk]]:
+    """Return a maker of disks of so many megabytes; skips where they cannot be made."""
+    made: list[Path] = []
+
+    def make(megabytes: int) -> Disk:
+        path = tmp_path / f"disk{len(made)}"
+        path.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "tmpfs", str(path)]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        if answer.returncode:
+            pytest.skip(f"only root can make a small disk: {answer.stderr.strip()}")
+        made.append(path)
+        return Disk(path)
+
+    try:
+        yield make
+    finally:
+        for path in made:
+            subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -35,9 +35,10 @@ OLDER = 4200
 """Rows of the older snapshot; the newer one has all."""
 
 
-def _load_helper(name: str) -> Any:
-    """Import a module that lies beside this file; there is no package to import it from."""
-    spec = importlib.util.spec_from_file_location(f"e2e_{name}", Path(__file__).with_name(f"{name}.py"))
+def _load_helper(name: str, room: str = "e2e") -> Any:
+    """Import a module of this folder or of another one beside it; there is no package to import it from."""
+    file = Path(__file__).parents[1] / room / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{room}_{name}", file)
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
@@ -45,8 +46,12 @@ def _load_helper(name: str) -> Any:
     return module
 
 
-_load_helper("load")  # first: the stage imports it by the name that this gives it
+# In this order: each imports those before it by the names that this gives them.
+_load_helper("generator")
+_load_helper("load")
 stages = _load_helper("stage")
+for name in ("schedule", "witness", "books", "campaign"):
+    _load_helper(name, "chaos")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -213,7 +218,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     down = [sys.executable, "-m", "embedded", "down"]
     try:
         started = subprocess.run(
-            up, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=180
+            up, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=400
         )
         assert started.returncode == 0, started.stderr
         settings = Settings(_env_file=home / "env")

@@ -18,11 +18,31 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 TOLERANCE = 1e-6
 PAUSE_AFTER_FAILURE = 0.02
 TIMEOUT = 10.0
+_GAP = "@customer@"
+
+
+class Answer(NamedTuple):
+    """A 200: when it came, how many seconds it took, who gave it to whom, and which request it answers."""
+
+    at: float
+    seconds: float
+    version: str
+    customer: int
+    number: int
+
+
+class Failure(NamedTuple):
+    """Anything else: when it was seen, what it was, how many seconds it took, and which request had it."""
+
+    at: float
+    text: str
+    seconds: float
+    number: int
 
 
 class Load:
@@ -30,24 +50,23 @@ class Load:
 
     Plan: host, port, name (Host header), path, bodies (V2 requests of one row), expected (probability of each
     body by version), connections, rate (requests per second of all connections), customers (ids for the
-    header `x-customer-id`; 0: without it).
+    header `x-customer-id`; 0: without it), mark (request n is about customer MARK-n; empty: about nobody).
     """
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self._plan = plan
         self._numbers = itertools.count()
         self._ended = asyncio.Event()
-        self._requests = [self._render(body) for body in plan["bodies"]]
-        self.answers: list[tuple[float, float, str, int]] = []
-        """Time of the answer, seconds it took, version, customer."""
-        self.failures: list[tuple[float, str]] = []
+        self._bodies = [self._render(body) for body in plan["bodies"]]
+        self.answers: list[Answer] = []
+        self.failures: list[Failure] = []
 
     def _render(self, body: dict[str, Any]) -> bytes:
-        """Return a request with a gap for the customer's header."""
-        payload = json.dumps(body).encode()
-        head = f"POST {self._plan['path']} HTTP/1.1\r\nhost: {self._plan['name']}\r\n%s"
-        head += f"content-type: application/json\r\ncontent-length: {len(payload)}\r\n\r\n"
-        return head.encode() + payload.replace(b"%", b"%%")
+        """Return a body with a gap for the customer's id, if requests are about somebody."""
+        if not self._plan["mark"]:
+            return json.dumps(body).encode()
+        who = {"name": "customer_id", "datatype": "BYTES", "shape": [1], "data": [_GAP]}
+        return json.dumps({**body, "inputs": [*body["inputs"], who]}).encode()
 
     async def run(self) -> None:
         connections = self._plan["connections"]
@@ -81,7 +100,8 @@ class Load:
                     writer.close()
                 reader = writer = None
             if failure is not None:
-                self.failures.append((time.monotonic(), failure))
+                now = time.monotonic()
+                self.failures.append(Failure(now, failure, now - started, number))
                 await asyncio.sleep(PAUSE_AFTER_FAILURE)
         if writer is not None:
             writer.close()
@@ -90,24 +110,28 @@ class Load:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int, started: float
     ) -> tuple[str | None, bool]:
         """Send one request and read its answer; return what is wrong with it, and whether to go on there."""
-        which = number % len(self._requests)
+        which = number % len(self._bodies)
         customers = self._plan["customers"]
         # The divisor keeps a customer from always sending the same row.
         customer = number // 3 % customers if customers else -1
-        header = b"x-customer-id: customer-%d\r\n" % customer if customers else b""
-        writer.write(self._requests[which] % header)
+        payload = self._bodies[which]
+        if self._plan["mark"]:
+            payload = payload.replace(_GAP.encode(), f"{self._plan['mark']}-{number}".encode())
+        header = f"x-customer-id: customer-{customer}\r\n" if customers else ""
+        head = f"POST {self._plan['path']} HTTP/1.1\r\nhost: {self._plan['name']}\r\n{header}"
+        head += f"content-type: application/json\r\ncontent-length: {len(payload)}\r\n\r\n"
+        writer.write(head.encode() + payload)
         status, kept, body = await read_answer(reader)
         ended = time.monotonic()
         if status != 200:
             return f"{status}: {body[:200].decode(errors='replace')}", kept
-        return self._judge(json.loads(body), which, customer, started, ended), kept
-
-    def _judge(
-        self, document: dict[str, Any], which: int, customer: int, started: float, ended: float
-    ) -> str | None:
-        """Note an answer; return what is wrong with it."""
+        document = json.loads(body)
         version = document["model_version"]
-        self.answers.append((ended, ended - started, version, customer))
+        self.answers.append(Answer(ended, ended - started, version, customer, number))
+        return self._judge(document, version, which), kept
+
+    def _judge(self, document: dict[str, Any], version: str, which: int) -> str | None:
+        """Return what is wrong with an answer."""
         outputs = {output["name"]: output["data"] for output in document["outputs"]}
         expected = self._plan["expected"].get(version)
         if expected is None:
@@ -117,7 +141,7 @@ class Load:
         return None
 
     def count(self) -> dict[str, Any]:
-        versions = Counter(version for _, _, version, _ in self.answers)
+        versions = Counter(answer.version for answer in self.answers)
         return {"answered": len(self.answers), "failed": len(self.failures), "versions": versions}
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from e2e_generator import Answer, Failure
+
 
 def poll(condition: Callable[[], Any], seconds: float = 60, what: str = "the condition") -> Any:
     """Return the condition's first true value; fails when there is none in time."""
@@ -26,12 +28,12 @@ def poll(condition: Callable[[], Any], seconds: float = 60, what: str = "the con
 class Report:
     """What a load met; times are seconds of the monotonic clock."""
 
-    answers: list[tuple[float, float, str, int]]
-    failures: list[tuple[float, str]]
+    answers: list[Answer]
+    failures: list[Failure]
 
     def count(self, start: float = 0.0, end: float = float("inf")) -> Counter[str]:
         """Return the answers by version, of those that came between two times."""
-        return Counter(version for at, _, version, _ in self.answers if start <= at < end)
+        return Counter(answer.version for answer in self.answers if start <= answer.at < end)
 
     def share(self, version: str, start: float, end: float) -> tuple[float, int]:
         """Return a version's share of the answers in between, and how many these were."""
@@ -41,18 +43,18 @@ class Report:
     def histories(self) -> dict[int, list[tuple[float, str]]]:
         """Return each customer's answers, with the times when they were asked for, in that order."""
         found: dict[int, list[tuple[float, str]]] = defaultdict(list)
-        for at, seconds, version, customer in self.answers:
-            found[customer].append((at - seconds, version))
+        for answer in self.answers:
+            found[answer.customer].append((answer.at - answer.seconds, answer.version))
         return {customer: sorted(history) for customer, history in found.items()}
 
     def fail_window(self) -> float:
         """Return the seconds from the first to the last failure."""
-        times = [at for at, _ in self.failures]
+        times = [failure.at for failure in self.failures]
         return max(times) - min(times) if times else 0.0
 
     def explain(self) -> str:
         """Return the failures by text, for an assertion's message."""
-        counts = Counter(text for _, text in self.failures)
+        counts = Counter(failure.text for failure in self.failures)
         return f"{len(self.failures)} failures beside {len(self.answers)} answers: {counts.most_common(5)}"
 
 
@@ -76,8 +78,8 @@ class Load:
         if self.report is None:
             document = self._ask("stop")
             self.report = Report(
-                [tuple(answer) for answer in document["answers"]],
-                [tuple(failure) for failure in document["failures"]],
+                [Answer(*answer) for answer in document["answers"]],
+                [Failure(*failure) for failure in document["failures"]],
             )
         return self.report
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import ipaddress
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import yaml
 from e2e_load import Load, poll
@@ -70,6 +75,8 @@ class Stage:
     old: Bundle
     new: Bundle
     name: str = NAME
+    logged: bool = False
+    """Whether its model servers log to the detector; say so before the first `set_up`."""
     _plans: int = field(default=0, init=False)
 
     @cached_property
@@ -155,7 +162,8 @@ class Stage:
         """Return an entry of `spec.canary`."""
         name = names.canary_name(names.digest_of(uri))
         model = {"name": "kserve-container", **_build_model(uri)}
-        return {"predictor": {"name": name, "minReplicas": 1, "model": model}, "trafficPercent": percent}
+        predictor = {"name": name, "minReplicas": 1, "model": model, **self._build_logger(uri)}
+        return {"predictor": predictor, "trafficPercent": percent}
 
     def set_up(self, percent: int | None = None) -> None:
         """Have `old` serve as the stable model, and `new` as a canary if `percent` says so; nothing else.
@@ -179,14 +187,22 @@ class Stage:
         self.services.inference.patch(self.name, patch)
         self.wait_for_weights({} if percent is None else {self.canary: percent})
 
+    def _build_logger(self, uri: str) -> dict[str, Any]:
+        if not self.logged:
+            return {}
+        version = names.digest_of(uri)[:12]
+        url = names.events_url(self.settings.detector_url or "", self.name, version)
+        return {"logger": {"mode": "all", "url": url}}
+
     def _build_service(self) -> dict[str, Any]:
+        uri = self.uri(self.old.digest)
         return {
             "metadata": {
                 "name": self.name,
                 "labels": {names.PROJECT_LABEL: self.name},
                 "annotations": {names.DEPLOYMENT_MODE: "Standard"},
             },
-            "spec": {"predictor": {"minReplicas": 1, "model": _build_model(self.uri(self.old.digest))}},
+            "spec": {"predictor": {"minReplicas": 1, "model": _build_model(uri), **self._build_logger(uri)}},
         }
 
     @staticmethod
@@ -256,20 +272,18 @@ class Stage:
 
     def wait_for_weights(self, percents: dict[str, int], seconds: float = 60) -> None:
         """Wait until the canaries have these shares, the stable model the rest, and all are ready."""
+        poll(lambda: self.has_weights(percents), seconds, f"the weights {percents}")
 
-        def look() -> bool:
-            service = self.read()
-            stable = names.service_name(self.name, service["spec"]["predictor"].get("name"))
-            wanted = {names.service_name(self.name, name): share for name, share in percents.items()}
-            wanted[stable] = 100 - sum(percents.values())
-            kinds = ["Ready", "CanaryPredictorReady"] if percents else ["Ready"]
-            ready = all((get_condition(service, kind) or {}).get("status") == "True" for kind in kinds)
-            observed = (
-                service.get("status", {}).get("observedGeneration") == service["metadata"]["generation"]
-            )
-            return ready and observed and self.read_weights() == wanted
-
-        poll(look, seconds, f"the weights {percents}")
+    def has_weights(self, percents: dict[str, int]) -> bool:
+        """Say whether the canaries have these shares, the stable model the rest, and all are ready."""
+        service = self.read()
+        stable = names.service_name(self.name, service["spec"]["predictor"].get("name"))
+        wanted = {names.service_name(self.name, name): share for name, share in percents.items()}
+        wanted[stable] = 100 - sum(percents.values())
+        kinds = ["Ready", "CanaryPredictorReady"] if percents else ["Ready"]
+        ready = all((get_condition(service, kind) or {}).get("status") == "True" for kind in kinds)
+        observed = service.get("status", {}).get("observedGeneration") == service["metadata"]["generation"]
+        return ready and observed and self.read_weights() == wanted
 
     @staticmethod
     def wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
@@ -305,6 +319,10 @@ class Stage:
             if connection.status == psutil.CONN_LISTEN and connection.pid in mine
         ]
 
+    def find_open_listeners(self) -> list[tuple[str, int]]:
+        """Return those of them that others than this machine could reach."""
+        return [address for address in self.list_listeners() if not is_loopback(address[0])]
+
     def kill_program(self, name: str) -> int:
         """Kill a program of the platform at once; returns the id that its process had."""
         state = self.supervisor.list()[name]
@@ -326,8 +344,13 @@ class Stage:
     # Requests
 
     @contextmanager
-    def load(self, rate: int = 300, connections: int = 8, customers: int = 0) -> Iterator[Load]:
-        """Ask the service steadily while the block runs; every answer is compared with the bundles' own."""
+    def load(
+        self, rate: int = 300, connections: int = 8, customers: int = 0, mark: str = ""
+    ) -> Iterator[Load]:
+        """Ask the service steadily while the block runs; every answer is compared with the bundles' own.
+
+        With a mark, request n is about the customer MARK-n, by whom the ledger knows it.
+        """
         gateway = self.settings.gateway_url.rsplit(":", 1)
         rows = self.old.probe()
         columns = {column.name: [row[column.name] for row in rows] for column in self.old.contract.features}
@@ -344,6 +367,7 @@ class Stage:
             "connections": connections,
             "rate": rate,
             "customers": customers,
+            "mark": mark,
         }
         self._plans += 1
         file = self.folder / f"load-{self._plans}.json"
@@ -363,6 +387,51 @@ class Stage:
             except BaseException:
                 process.kill()
                 raise
+
+
+def make_environment(home: Path) -> dict[str, str]:
+    """Return the environment in which commands mean the platform at `home`, and no other."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("TENURE_")}
+    return {**kept, "TENURE_HOME": str(home), "TENURE_ENV_FILE": str(home / "env")}
+
+
+def call(environment: dict[str, str], *arguments: str) -> None:
+    """Run the platform's own command; fails with what it says."""
+    answer = subprocess.run(
+        [sys.executable, "-m", "embedded", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    assert answer.returncode == 0, f"{arguments}: {answer.stderr}"
+
+
+def is_loopback(host: str) -> bool:
+    """gRPC says ::ffff:127.0.0.1, which takes IPv4 connections to 127.0.0.1 and no others."""
+    address = ipaddress.ip_address(host.strip("[]"))
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def read_events(pid: int) -> tuple[str, Counter[str]] | None:
+    """Ask a model server for its version and what became of its events; None when it does not answer.
+
+    The counts are of events (request and response are two) by outcome, and of the inferences "waiting".
+    """
+    for connection in psutil.Process(pid).connections("tcp"):
+        if connection.status != psutil.CONN_LISTEN:
+            continue
+        with contextlib.suppress(httpx.TransportError):
+            url = f"http://127.0.0.1:{connection.laddr.port}/metrics"
+            text = httpx.get(url, trust_env=False, timeout=5).text
+            if "predictor_events_total" in text:
+                (version,) = set(re.findall(r'version="(\w{12})"', text))
+                found = re.findall(r'^predictor_events_total\{outcome="(\w+)"\} (\S+)', text, re.MULTILINE)
+                found += re.findall(r"^predictor_events_(waiting) (\S+)", text, re.MULTILINE)
+                return version, Counter({outcome: int(float(count)) for outcome, count in found})
+    return None
 
 
 def _build_model(uri: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import gc
 import json
 import os
 import random
-import re
 import signal
 import threading
 import time
@@ -18,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import httpx
 import psutil
 import pytest
 import yaml
+from e2e_stage import read_events
 
 from clients import names
 from clients.errors import ClientError
@@ -130,22 +129,10 @@ class Loop:
         for name, state in self.supervisor.list().items():
             if not name.startswith(f"{self.name}-") or state.pid is None:
                 continue
-            for text in _read_metrics(state.pid):
-                (version,) = set(re.findall(r'version="(\w{12})"', text))
-                counts = re.findall(r'^predictor_events_total\{outcome="(\w+)"\} (\S+)', text, re.MULTILINE)
-                found[version] = Counter({outcome: int(float(count)) for outcome, count in counts})
+            events = read_events(state.pid)
+            if events is not None:
+                found[events[0]] = events[1]
         return found
-
-
-def _read_metrics(pid: int) -> Iterator[str]:
-    for connection in psutil.Process(pid).connections("tcp"):
-        if connection.status != psutil.CONN_LISTEN:
-            continue
-        with contextlib.suppress(httpx.TransportError):
-            url = f"http://127.0.0.1:{connection.laddr.port}/metrics"
-            answer = httpx.get(url, trust_env=False, timeout=5)
-            if "predictor_events_total" in answer.text:
-                yield answer.text
 
 
 @dataclass

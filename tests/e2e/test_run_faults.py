@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from e2e_stage import call, make_environment
 
 from clients.errors import UnreachableError
 from clients.runs import Run, Runs
@@ -164,26 +163,11 @@ def is_known(runs: Runs, run_id: str) -> bool:
 def own_home(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     """A home for a platform of the test's own; whatever is left of it is ended."""
     home = tmp_path / "home"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("TENURE_")}
-    environment |= {"TENURE_HOME": str(home), "TENURE_ENV_FILE": str(home / "env")}
+    environment = make_environment(home)
     try:
         yield home, environment
     finally:
         call(environment, "down")
-
-
-def call(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    answer = subprocess.run(
-        [sys.executable, "-m", "embedded", *arguments],
-        cwd=Path(__file__).parents[2],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-    )
-    assert answer.returncode == 0, f"{arguments}: {answer.stderr}"
-    return answer
 
 
 def test_the_platform_survives_a_hard_reboot_and_leaves_nothing(
