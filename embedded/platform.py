@@ -21,7 +21,7 @@ from embedded.services import MODEL_STAGE, Service, make_services
 from embedded.storage import remove_sockets
 from embedded.supervisor import Supervisor
 
-_START_SECONDS = 90.0
+_START_SECONDS = 180.0  # some seconds, unless the machine is busy with other things
 _POLL_SECONDS = 0.05
 _SETTLE_SECONDS = 1.0
 _TAIL_LINES = 15
