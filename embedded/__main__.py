@@ -30,12 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EmbeddedError as error:
         _tell(f"error: {error}")
         return _FAILED
-    except KeyboardInterrupt:
-        _tell("interrupted")
-        return 130
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing is left to say
         return 0
+    except OSError as error:
+        _tell(f"error: {error}; nothing is half written: remove the cause and try again")
+        return _FAILED
+    except KeyboardInterrupt:
+        _tell("interrupted")
+        return 130
     return code
 
 

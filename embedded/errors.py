@@ -11,3 +11,10 @@ class StartError(EmbeddedError):
 
 class SpecError(EmbeddedError):
     """A resource asks for something that the laptop platform does not do; names the field."""
+
+
+class StorageError(EmbeddedError):
+    """A database of the platform cannot be read or written: the disk is full, read-only or broken.
+
+    What was to be written was not; what was there before still is.
+    """

@@ -178,4 +178,9 @@ class Gateway:
         """Write a file of resources, at once; JSON, which is YAML too and ten times faster to write."""
         digest = hashlib.sha256(json.dumps(resources, sort_keys=True).encode()).hexdigest()[:16]
         document = {"version_info": digest, "resources": resources}
-        write_private(self._directory / name, json.dumps(document, indent=1) + "\n")
+        try:
+            write_private(self._directory / name, json.dumps(document, indent=1) + "\n")
+        except OSError as error:
+            raise GatewayError(
+                f"{self._directory / name} cannot be written ({error}); the last good ones are still at work"
+            ) from error

@@ -128,6 +128,11 @@ def unsupported_media(content_type: str, allowed: Sequence[str], why: str = "") 
     return ApiError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
 
 
+def insufficient_storage(message: str) -> ApiError:
+    """Say that nothing can be kept at the moment (507)."""
+    return ApiError(HTTPStatus.INSUFFICIENT_STORAGE, "InsufficientStorage", message)
+
+
 def expired(message: str) -> ApiError:
     """Say that a resourceVersion is too old to continue a watch from (410)."""
     return ApiError(HTTPStatus.GONE, "Expired", message)

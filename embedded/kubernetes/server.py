@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from embedded.errors import StorageError
 from embedded.kubernetes import discovery, errors
 from embedded.kubernetes.errors import ApiError
 from embedded.kubernetes.registry import Registry
@@ -102,7 +103,12 @@ def make_app(
             Route("/{path:path}", refuse, methods=_METHODS),
         ],
         middleware=[Middleware(BearerToken, token=token)],
-        exception_handlers={ApiError: _answer_refusal, HTTPException: _answer_http, Exception: _answer_bug},
+        exception_handlers={
+            ApiError: _answer_refusal,
+            StorageError: _answer_storage,
+            HTTPException: _answer_http,
+            Exception: _answer_bug,
+        },
     )
     app.state.stopping = stopping
     return app
@@ -135,6 +141,11 @@ def _find_openapi(parts: list[str]) -> dict[str, object] | None:
 async def _answer_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)  # noqa: S101
     return JSONResponse(error.to_status(), status_code=error.code)
+
+
+async def _answer_storage(request: Request, error: Exception) -> Response:
+    refusal = errors.insufficient_storage(str(error))
+    return JSONResponse(refusal.to_status(), status_code=refusal.code)
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:

@@ -7,7 +7,6 @@ process at a time owns the file; within it any thread may call.
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from embedded.database import open_database, transact, translate
 from embedded.errors import EmbeddedError
 
 Document = dict[str, Any]
@@ -63,6 +63,8 @@ class Change:
 class Storage:
     """Objects by (resource, namespace, name), the changes that led there, and small notes of the controllers.
 
+    Every method raises StorageError when the file cannot be read or written; nothing has changed then.
+
     Args:
         path: The SQLite file; made, with its folder, when absent.
         history: How many changes a watch can go back.
@@ -70,14 +72,13 @@ class Storage:
 
     def __init__(self, path: Path, history: int = 2000) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._history = history
         self._lock = threading.RLock()
         self._depth = 0
         self._pending: list[Change] = []
         self._subscribers: list[Callable[[Change], None]] = []
-        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=FULL")
+        self._database = open_database(path, "")
         found = self._database.execute("PRAGMA user_version").fetchone()[0]
         if found not in (0, _SCHEMA_VERSION):
             self._database.close()
@@ -85,8 +86,10 @@ class Storage:
                 f"{path} has schema {found}, but this version of Tenure writes {_SCHEMA_VERSION}: use the "
                 "Tenure that made it, or move the file away to start empty"
             )
-        self._database.executescript(_SCHEMA)
-        self._database.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+        with translate(path):
+            self._database.executescript(_SCHEMA)
+            if found != _SCHEMA_VERSION:
+                self._database.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
 
     def close(self) -> None:
         """Close the file."""
@@ -97,24 +100,35 @@ class Storage:
     def transaction(self) -> Iterator[None]:
         """Make what happens inside all or nothing, and unseen by other threads until it is whole."""
         with self._lock:
-            if self._depth == 0:
-                self._database.execute("BEGIN IMMEDIATE")
-            self._depth += 1
+            if self._depth:
+                with self._deepen():
+                    yield
+                return
             try:
-                yield
+                with translate(self._path), transact(self._database), self._deepen():
+                    yield
             except BaseException:
-                self._depth -= 1
-                if self._depth == 0:
-                    self._pending.clear()
-                    self._database.execute("ROLLBACK")
+                self._pending.clear()
                 raise
+            changes, self._pending = self._pending, []
+            for change in changes:
+                for notify in tuple(self._subscribers):
+                    notify(change)
+
+    @contextmanager
+    def _deepen(self) -> Iterator[None]:
+        """Count that this is inside a transaction."""
+        self._depth += 1
+        try:
+            yield
+        finally:
             self._depth -= 1
-            if self._depth == 0:
-                self._database.execute("COMMIT")
-                changes, self._pending = self._pending, []
-                for change in changes:
-                    for notify in tuple(self._subscribers):
-                        notify(change)
+
+    @contextmanager
+    def _read(self) -> Iterator[None]:
+        """Keep other threads out while something is read."""
+        with self._lock, translate(self._path):
+            yield
 
     def subscribe(self, notify: Callable[[Change], None]) -> Callable[[], None]:
         """Have `notify` called after each committed change, in the thread that made it; returns the undo."""
@@ -130,13 +144,13 @@ class Storage:
     @property
     def version(self) -> int:
         """The version of the last change ever made (0 before the first)."""
-        with self._lock:
+        with self._read():
             row = self._database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'changes'").fetchone()
             return int(row[0]) if row else 0
 
     def get(self, resource: str, namespace: str, name: str) -> Document | None:
         """Return one object, or None."""
-        with self._lock:
+        with self._read():
             row = self._database.execute(
                 "SELECT body FROM objects WHERE resource = ? AND namespace = ? AND name = ?",
                 (resource, namespace, name),
@@ -150,7 +164,7 @@ class Storage:
         if namespace is not None:
             query += " AND namespace = ?"
             arguments += (namespace,)
-        with self._lock:
+        with self._read():
             rows = self._database.execute(query + " ORDER BY namespace, name", arguments).fetchall()
             return [_load(row[0]) for row in rows], self.version
 
@@ -185,7 +199,7 @@ class Storage:
         Raises:
             ExpiredError: When some of them have been forgotten, or `version` was never reached.
         """
-        with self._lock:
+        with self._read():
             oldest = self._database.execute("SELECT min(version) FROM changes").fetchone()[0]
             latest = self.version
             if version > latest or (oldest is not None and version < oldest - 1):
@@ -202,7 +216,7 @@ class Storage:
 
     def read_notes(self, area: str) -> dict[str, Document]:
         """Return a controller's notes by key."""
-        with self._lock:
+        with self._read():
             rows = self._database.execute("SELECT key, body FROM notes WHERE area = ?", (area,)).fetchall()
         return {key: _load(body) for key, body in rows}
 

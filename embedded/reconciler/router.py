@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from embedded.errors import StorageError
 from embedded.gateway import Endpoint, Gateway, GatewayError, Routing, Service
 from embedded.gateway.routing import GATEWAY, is_our_gateway
 from embedded.kubernetes.objects import format_now
@@ -84,8 +85,13 @@ class Router(threading.Thread):
         while not self._ended.is_set():
             self._woken.wait(INTERVAL)
             self._woken.clear()
-            if not self._ended.is_set():
+            if self._ended.is_set():
+                return
+            try:
                 self.publish()
+            except StorageError as error:
+                # Requests go where they should; that this is so is written down when there is room again.
+                _LOG.warning("%s", error)
 
     def end(self) -> None:
         """Publish no more; Envoy goes on as it is."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import uvicorn
 from dotenv import dotenv_values
 
-from embedded.errors import EmbeddedError
+from embedded.errors import EmbeddedError, StorageError
 from embedded.home import Home
 from embedded.ports import LOOPBACK
 from embedded.runs.api import make_app
@@ -39,6 +39,9 @@ def main() -> int:
         # Two queues over one home would start all twice; the port is taken too late to prevent it.
         with home.lock("runs", wait=False):
             return serve(home)
+    except StorageError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     except EmbeddedError as error:
         sys.stderr.write(f"another server of pipeline runs is at work on {home.path} ({error})\n")
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -13,9 +14,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from embedded.errors import StorageError
 from embedded.runs.calls import RunCalls
 from embedded.runs.creation import RunMaker
-from embedded.runs.errors import ApiError, BadRequestError, MethodError, MissingError, UnsupportedError
+from embedded.runs.errors import (
+    ApiError,
+    BadRequestError,
+    MethodError,
+    MissingError,
+    StorageFailedError,
+    UnsupportedError,
+)
 from embedded.runs.experiments import ExperimentCalls
 from embedded.runs.guard import Guard
 from embedded.runs.pipelines import PipelineCalls
@@ -64,6 +73,8 @@ def make_app(storage: Storage, queue: RunQueue, token: SecretStr) -> Starlette:
         middleware=[Middleware(Guard, token=token)],
         exception_handlers={
             ApiError: _answer_error,
+            StorageError: _answer_storage,
+            OSError: _answer_disk,
             HTTPException: _answer_http_error,
             Exception: _answer_bug,
         },
@@ -141,6 +152,18 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, ApiError):
         raise error
     return JSONResponse(error.to_document(), status_code=error.status)
+
+
+async def _answer_storage(request: Request, error: Exception) -> Response:
+    answer = StorageFailedError(f"{request.method} {request.url.path}: {error}")
+    return JSONResponse(answer.to_document(), status_code=answer.status)
+
+
+async def _answer_disk(request: Request, error: Exception) -> Response:
+    """Answer for a run's folder that cannot be written; other errors of the system are bugs."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return await _answer_storage(request, error)
+    raise error
 
 
 async def _answer_bug(request: Request, error: Exception) -> Response:

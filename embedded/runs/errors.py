@@ -74,6 +74,13 @@ class TooLargeError(ApiError):
     code = 8
 
 
+class StorageFailedError(ApiError):
+    """Nothing can be kept at the moment: the disk is full or read-only (RESOURCE_EXHAUSTED)."""
+
+    status = 507
+    code = 8
+
+
 class UnsupportedError(ApiError):
     """Kubeflow Pipelines can do it, the laptop cannot (UNIMPLEMENTED)."""
 

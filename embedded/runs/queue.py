@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from embedded.errors import StorageError
 from embedded.runs.clock import read_clock
 from embedded.runs.errors import MissingError, PreconditionError
 from embedded.runs.folder import RunFolder, read_document
@@ -38,6 +39,7 @@ from embedded.runs.storage import Storage
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.05
+_STORAGE_SECONDS = 1.0
 _QUOTED_LINES = 8
 # For what outlives its run; nothing waits for it to finish in good order.
 _LEFTOVER_GRACE = 1.0
@@ -141,21 +143,31 @@ class RunQueue:
 
     def _work(self) -> None:
         try:
-            for run in self._storage.active_runs():
-                self._recover(run)
             while not self._stopping.is_set():
-                self._wake.clear()
-                waiting = self._storage.next_run()
-                if waiting is None:
-                    self._wake.wait()
-                else:
-                    self._run(waiting)
+                try:
+                    self._go_on()
+                except (StorageError, OSError) as error:
+                    # Nothing was changed. A run that goes on does so, and is found again.
+                    logger.warning("the queue waits: %s", error)
+                    self._stopping.wait(_STORAGE_SECONDS)
         except Exception:
             self.failed = True
             logger.exception("the queue has failed; no run will be started until the server is restarted")
             # The supervisor starts a fresh server, which takes care of the run that was going on.
             os.kill(os.getpid(), signal.SIGTERM)
             raise
+
+    def _go_on(self) -> None:
+        """Take care of what was begun, then start what waits, until `stop`."""
+        for run in self._storage.active_runs():
+            self._recover(run)
+        while not self._stopping.is_set():
+            self._wake.clear()
+            waiting = self._storage.next_run()
+            if waiting is None:
+                self._wake.wait()
+            else:
+                self._run(waiting)
 
     def _recover(self, run: Run) -> None:
         """Adopt a run that an earlier server started, fail it if its executor has died, or queue it again."""

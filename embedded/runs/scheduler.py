@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from embedded.errors import StorageError
 from embedded.runs.clock import write_time
 from embedded.runs.creation import RunMaker
 from embedded.runs.errors import ApiError, MissingError
@@ -64,7 +65,11 @@ class Scheduler:
     def _work(self) -> None:
         try:
             while not self._stopping.wait(_POLL_SECONDS):
-                self.tick()
+                try:
+                    self.tick()
+                except StorageError as error:
+                    # What is due is made up for; a run's id keeps it from being made twice.
+                    logger.warning("the scheduler waits: %s", error)
         except Exception:
             logger.exception("the scheduler has failed; the supervisor starts the server anew")
             os.kill(os.getpid(), signal.SIGTERM)

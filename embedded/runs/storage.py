@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from embedded.database import open_database, transact, translate
 from embedded.runs.errors import ConflictError, MissingError
 from embedded.runs.progress import CANCELING, PENDING, RUNNING
 from embedded.runs.records import Experiment, Pipeline, Record, Recurring, Run, Version
@@ -44,14 +45,15 @@ _TABLES: dict[type[Record], str] = {
 
 
 class Storage:
-    """Reads and writes the records. Every method is one transaction."""
+    """Reads and writes the records. Every method is one transaction.
+
+    Each raises StorageError when the file cannot be read or written; nothing has changed then.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._lock = threading.RLock()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA foreign_keys = ON")
-        self._connection.executescript(_SCHEMA)
+        self._connection = open_database(path, _SCHEMA)
 
     def close(self) -> None:
         """Close the file."""
@@ -95,8 +97,8 @@ class Storage:
         Raises:
             MissingError: There is none with this id.
         """
-        with self._lock:
-            row = self._connection.execute(
+        with self._read() as connection:
+            row = connection.execute(
                 f"SELECT document FROM {_TABLES[kind]} WHERE id = ?",  # noqa: S608 - fixed names
                 (identity,),
             ).fetchone()
@@ -107,26 +109,24 @@ class Storage:
 
     def list_all(self, kind: type[R]) -> list[R]:
         """Return all records of a kind, oldest first."""
-        with self._lock:
-            rows = self._connection.execute(
+        with self._read() as connection:
+            rows = connection.execute(
                 f"SELECT document FROM {_TABLES[kind]} ORDER BY position"  # noqa: S608 - fixed names
             ).fetchall()
         return [kind.model_validate_json(row[0]) for row in rows]
 
     def list_versions(self, pipeline_id: str) -> list[Version]:
         """Return the versions of a pipeline, oldest first."""
-        with self._lock:
-            rows = self._connection.execute(
+        with self._read() as connection:
+            rows = connection.execute(
                 "SELECT document FROM versions WHERE pipeline_id = ? ORDER BY position", (pipeline_id,)
             ).fetchall()
         return [Version.model_validate_json(row[0]) for row in rows]
 
     def find_experiment(self, name: str) -> Experiment | None:
         """Return the experiment with this name, if there is one."""
-        with self._lock:
-            row = self._connection.execute(
-                "SELECT document FROM experiments WHERE name = ?", (name,)
-            ).fetchone()
+        with self._read() as connection:
+            row = connection.execute("SELECT document FROM experiments WHERE name = ?", (name,)).fetchone()
         return None if row is None else Experiment.model_validate_json(row[0])
 
     def update(self, kind: type[R], identity: str, change: Callable[[R], R]) -> R:
@@ -170,14 +170,14 @@ class Storage:
 
     def find_run(self, identity: str) -> Run | None:
         """Return the run with this id, if there is one."""
-        with self._lock:
-            row = self._connection.execute("SELECT document FROM runs WHERE id = ?", (identity,)).fetchone()
+        with self._read() as connection:
+            row = connection.execute("SELECT document FROM runs WHERE id = ?", (identity,)).fetchone()
         return None if row is None else Run.model_validate_json(row[0])
 
     def count_active(self, recurring_id: str) -> int:
         """Return how many runs of a recurring run wait or go on."""
-        with self._lock:
-            (count,) = self._connection.execute(
+        with self._read() as connection:
+            (count,) = connection.execute(
                 "SELECT COUNT(*) FROM runs WHERE state IN (?, ?, ?) "
                 "AND json_extract(document, '$.recurring_run_id') = ?",
                 (PENDING, RUNNING, CANCELING, recurring_id),
@@ -186,30 +186,29 @@ class Storage:
 
     def next_run(self) -> Run | None:
         """Return the run that has waited longest, if one waits."""
-        with self._lock:
-            row = self._connection.execute(
+        with self._read() as connection:
+            row = connection.execute(
                 "SELECT document FROM runs WHERE state = ? ORDER BY queued LIMIT 1", (PENDING,)
             ).fetchone()
         return None if row is None else Run.model_validate_json(row[0])
 
     def active_runs(self) -> list[Run]:
         """Return the runs that were begun and have not ended (at a start of the server: at most one)."""
-        with self._lock:
-            rows = self._connection.execute(
+        with self._read() as connection:
+            rows = connection.execute(
                 "SELECT document FROM runs WHERE state IN (?, ?) ORDER BY queued", (RUNNING, CANCELING)
             ).fetchall()
         return [Run.model_validate_json(row[0]) for row in rows]
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+        with self._lock, translate(self._path), transact(self._connection):
+            yield self._connection
+
+    @contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, translate(self._path):
+            yield self._connection
 
 
 def _queue_last(connection: sqlite3.Connection, run_id: str) -> None:
