@@ -245,6 +245,39 @@ def test_only_one_up_or_down_at_a_time(bench: Bench) -> None:
     assert not Supervisor(bench.home).is_running()
 
 
+def test_of_several_ups_at_once_one_does_the_work(bench: Bench) -> None:
+    """They are told to wait, or find everything up; there is never a second process of anything."""
+    gate = threading.Barrier(4)
+    outcomes: list[object] = []
+
+    def up() -> None:
+        gate.wait()
+        try:
+            outcomes.append([status.ready for status in bench.up()])
+        except EmbeddedError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=up) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(outcomes) == 4
+    done = [outcome for outcome in outcomes if isinstance(outcome, list)]
+    assert done
+    assert all(all(ready) for ready in done)
+    assert all("another command" in str(told) for told in outcomes if told not in done)
+    starts = sorted(line.split()[0] for line in bench.lines)
+    assert starts == ["first", "second", "silent"]
+    assert all(status.ready and status.restarts == 0 for status in bench.platform.status())
+    masters = [
+        process
+        for process in find_leftovers(bench.home.state.id)
+        if "supervisor.supervisord" in process.cmdline()
+    ]
+    assert len(masters) == 1
+
+
 def test_status_names_the_problem(bench: Bench, wait: Wait) -> None:
     bench.up()
     pid = bench.platform.status()[0].pid

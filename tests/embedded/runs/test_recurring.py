@@ -222,6 +222,20 @@ def test_a_run_is_put_off_while_the_last_one_goes_on(clocked, packages):
     assert clocked.tick(0) == ["01", "04"]
 
 
+def test_a_clock_that_is_set_back_serves_no_time_twice(clocked, packages):
+    clocked.add(packages["branch"], max_concurrency=10)
+    assert clocked.tick(2) == ["02"]
+    assert clocked.tick(-60) == ["02"], "it waits until the clock is there again"
+    assert clocked.tick(60) == ["02"]
+    assert clocked.tick(1) == ["02", "03"]
+
+
+def test_a_clock_that_is_set_forward_makes_one_run(clocked, packages):
+    clocked.add(packages["branch"], max_concurrency=10)
+    assert clocked.tick(1) == ["01"]
+    assert clocked.tick(60 * 24 * 365) == ["01", "01"], "the last time missed, and none of the others"
+
+
 def test_with_catch_up_each_missed_time_has_its_run(clocked, packages):
     clocked.add(packages["branch"], catch_up=True, max_concurrency=2)
     assert clocked.tick(3) == ["01"]
