@@ -18,6 +18,9 @@ from tenure.project import Project
 
 logger = logging.getLogger("tenure.rollout")
 
+_ATTEMPTS = 3
+"""Two roll-outs of one bundle at the same time see each other's half."""
+
 
 def store_bundle(store: Store, bundle: Bundle, uri: str) -> None:
     """Store the bundle below `uri` unless it is there, and read it back to verify every byte.
@@ -26,22 +29,18 @@ def store_bundle(store: Store, bundle: Bundle, uri: str) -> None:
         IntegrityError: What comes back is not what was stored.
         ClientError: The store refused, or did not answer.
     """
-    if store.exists(f"{uri}/{MANIFEST}"):
-        try:
-            _verify(store, bundle, uri)
-        except (BundleError, NotFoundError) as error:
-            logger.warning("the stored bundle is not whole, storing it again: %s", error)
-        else:
+    for attempt in range(_ATTEMPTS):
+        problem = _find_problem(store, bundle, uri)
+        if problem is None:
             return
-    for stored in store.list(uri):
-        store.delete(stored.uri)
-    store.upload_directory(bundle.directory, uri)
-    try:
-        _verify(store, bundle, uri)
-    except BundleError as error:
+        if attempt or isinstance(problem, BundleError):
+            logger.warning("the stored bundle is not whole, storing what is not: %s", problem)
+        _mend(store, bundle, uri)
+    problem = _find_problem(store, bundle, uri)
+    if problem is not None:
         raise IntegrityError(
-            f"{uri}: what comes back is not what was stored: {error}. Check the object store's disk"
-        ) from error
+            f"{uri}: what comes back is not what was stored: {problem}. Check the object store's disk"
+        ) from problem
 
 
 def store_project(store: Store, project: Project) -> str:
@@ -57,6 +56,30 @@ def store_project(store: Store, project: Project) -> str:
     return uri
 
 
-def _verify(store: Store, bundle: Bundle, uri: str) -> None:
+def _find_problem(store: Store, bundle: Bundle, uri: str) -> BundleError | NotFoundError | None:
+    """Return what is wrong with the stored bundle; None when every byte comes back."""
     with tempfile.TemporaryDirectory() as directory:
-        load_bundle(store.download_directory(uri, Path(directory)), bundle.digest)
+        try:
+            load_bundle(store.download_directory(uri, Path(directory)), bundle.digest)
+        except (BundleError, NotFoundError) as error:
+            return error
+    return None
+
+
+def _mend(store: Store, bundle: Bundle, uri: str) -> None:
+    """Store the files that are missing or wrong, the manifest last, and take away what is not of the bundle.
+
+    What is right is not touched: somebody who rolls out the same bundle may be reading it back.
+    """
+    files = {f"{uri}/{path.name}": path for path in bundle.directory.iterdir()}
+    for stored in store.list(uri):
+        if stored.uri not in files:
+            store.delete(stored.uri)
+    for address in sorted(files, key=lambda address: (address.endswith(f"/{MANIFEST}"), address)):
+        path = files[address]
+        try:
+            right = store.get_bytes(address) == path.read_bytes()
+        except NotFoundError:
+            right = False
+        if not right:
+            store.put_file(path, address)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clients import names
-from clients.errors import IntegrityError, NotFoundError, RefusedError, UnreachableError
+from clients.errors import ClientError, IntegrityError, NotFoundError, RefusedError, UnreachableError
 from clients.settings import load_settings
 from clients.store import Store
 from clients.tracking import CHALLENGER, CHAMPION, Tracking
@@ -179,6 +181,49 @@ def test_bad_first_model_is_deleted_again(stage: Any, stand_in: tuple[Any, str])
     player.never_ready.clear()
     stage.roll_out(stage.first)
     assert stage.alias(CHAMPION) == stage.first.bundle_digest
+
+
+def roll_out_at_once(stage: Any, *models: Any) -> list[str]:
+    """Roll models out from a thread each; returns each one's report, or what went wrong."""
+    gate = threading.Barrier(len(models))
+
+    def roll_out(model: Any) -> str:
+        gate.wait()
+        try:
+            return str(stage.roll_out(model))
+        except ClientError as error:
+            return f"{type(error).__name__}: {error}"
+
+    with ThreadPoolExecutor(len(models)) as pool:
+        return list(pool.map(roll_out, models))
+
+
+def test_two_runs_that_finish_at_once_with_one_model(stage: Any) -> None:
+    stage.roll_out(stage.first)
+    stable = stage.get()["spec"]["predictor"]
+    reports = roll_out_at_once(stage, stage.second, stage.second)
+    assert all("20 %" in report for report in reports), reports
+    spec = stage.get()["spec"]
+    assert spec["predictor"] == stable
+    assert [entry["trafficPercent"] for entry in spec["canary"]] == [20]
+    assert stage.alias(CHALLENGER) == stage.second.bundle_digest
+    versions = stage.tracking.client.search_model_versions(f"name = '{stage.name}'")
+    digests = [version.tags["tenure.bundle"] for version in versions]
+    assert len(digests) == len(set(digests)), "one version for each bundle"
+
+
+def test_two_first_runs_that_finish_at_once(stage: Any) -> None:
+    """One of them serves everybody; the other is its canary, or says that it was in the way."""
+    reports = roll_out_at_once(stage, stage.first, stage.second)
+    service = stage.get()
+    assert UNPROVEN not in service["metadata"]["annotations"], reports
+    uris = [service["spec"]["predictor"]["model"]["storageUri"]]
+    uris += [entry["predictor"]["model"]["storageUri"] for entry in service["spec"].get("canary") or ()]
+    for model, report in zip((stage.first, stage.second), reports, strict=True):
+        placed = f"s3://tenure/bundles/{model.bundle_digest}" in uris
+        assert placed == ("Error" not in report), (report, uris)
+    assert any("all customers" in report for report in reports), reports
+    assert stage.alias(CHAMPION) == names.digest_of(uris[0])
 
 
 def test_killed_first_rollout_is_finished_or_replaced(stage: Any, stand_in: tuple[Any, str]) -> None:
