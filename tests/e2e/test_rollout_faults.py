@@ -44,6 +44,13 @@ def put_altered(stage: Any, file: str, place: int) -> str:
     return str(stage.uri(digest))
 
 
+def put_copy(stage: Any) -> str:
+    """Store `new` beside itself, where nobody has fetched it from yet; returns the URI."""
+    uri = f"s3://{stage.settings.s3_bucket}/copies/{stage.new.digest}"
+    stage.store.upload_directory(stage.new.directory, uri)
+    return uri
+
+
 def add_canary(stage: Any, uri: str, percent: int) -> str:
     entry = stage.build_entry(uri, percent)
     stage.services.inference.patch(stage.name, {"spec": {"canary": [entry]}})
@@ -110,6 +117,32 @@ def test_a_bundle_that_is_not_there_never_meets_a_customer(stage: Any) -> None:
     assert not report.failures, report.explain()
     assert set(report.count()) == {stage.old.version}
     assert f"{uri} holds nothing" in message
+    assert (condition["status"], condition["reason"]) == ("False", "ModelLoadFailed")
+    check_stable_alone(stage, before, pid)
+
+
+def test_a_rollout_while_the_store_is_down_waits_for_it(stage: Any) -> None:
+    """Its bundle is stored, but nobody can fetch it: it is told so, and goes on once the store is back."""
+    stage.set_up()
+    uri = put_copy(stage)
+    before, pid = stage.read(), stage.find_pid()
+    with stage.load(rate=100) as load:
+        stage.supervisor.stop("store")
+        canary = add_canary(stage, uri, 50)
+        message = stage.wait_until(lambda: read_failure(stage, canary), 120)
+        condition = stage.condition("CanaryPredictorReady")
+        load.pass_by(100)
+        assert stage.read_weights()[names.service_name(stage.name, canary)] == 0
+        check_stable_alone(stage, before, pid)
+        stage.embedded("up")
+        stage.wait_for_weights({canary: 50}, 120)
+        load.pass_by(100)
+        stage.services.inference.patch(stage.name, {"spec": {"canary": None}})
+        stage.wait_for_weights({})
+    report = load.stop()
+    assert not report.failures, report.explain()
+    assert set(report.count()) == {stage.old.version, stage.new.version}
+    assert f"{uri} cannot be fetched: the object store does not answer" in message
     assert (condition["status"], condition["reason"]) == ("False", "ModelLoadFailed")
     check_stable_alone(stage, before, pid)
 
