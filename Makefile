@@ -55,7 +55,7 @@ test: environment-dev environment-detector ## Check style, types and imports, th
 test-fast: environment-dev ## Run the tests that need no platform
 	$(BIN)/pytest -n auto --dist loadgroup -q -m "not e2e"
 
-# Half an hour for twenty seeds, on one platform that is started for it.
+# One platform is started for all of the seeds.
 SEEDS ?= 1..3
 chaos: environment-dev environment-detector ## Kill what runs, under load, in an order that SEEDS=1..20 decides
 	$(BIN)/pytest tests/e2e/test_chaos.py -n 0 -q -s --show-capture=no --seeds $(SEEDS)
