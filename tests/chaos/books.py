@@ -101,9 +101,10 @@ class Books:
         self.rows = 0
 
     def count_in_flight(self, kill: Kill) -> int:
-        """Return how many requests were under way when the signal was sent."""
+        """Return how many requests were under way at the signal: one on each connection at most."""
         entries: list[Any] = [*self._report.answers, *self._report.failures]
-        return sum(entry.at - entry.seconds <= kill.after and entry.at >= kill.before for entry in entries)
+        count = sum(entry.at - entry.seconds <= kill.after and entry.at >= kill.before for entry in entries)
+        return min(count, self._connections)
 
     def check_failures(self) -> list[str]:
         """Hold each failure to what the deaths of its time permit.
@@ -128,7 +129,7 @@ class Books:
                 problems.append(f"{entry.name}: {failure.text} after {failure.seconds:.2f} s")
         for entry in self._rounds:
             deaths = entry.list_deaths("gateway", "stable", "canary")
-            held = sum(min(self.count_in_flight(kill), self._connections) for kill in deaths)
+            held = sum(self.count_in_flight(kill) for kill in deaths)
             cut = self.cut[entry.name]
             if cut > held:
                 problems.append(f"{entry.name}: {cut} answers were cut, {held} were under way")
