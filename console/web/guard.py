@@ -89,7 +89,7 @@ def read_name(host: str) -> str | None:
         name, _ = parts.hostname, parts.port
     except ValueError:
         return None
-    if name is None or parts.netloc != host or "@" in host:
+    if name is None or parts.netloc != host or set(host) & set("@%"):
         return None
     return name.rstrip(".")
 

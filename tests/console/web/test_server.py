@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from console.web.guard import HEADERS, read_name
@@ -58,6 +58,8 @@ def test_a_strangers_name_is_refused_whatever_it_asks_for(client: httpx.Client, 
 
 
 @given(st.text(max_size=60))
+@example("%A")
+@example("[fe80::1%EN0]")
 def test_no_host_header_is_too_odd(host: str) -> None:
     name = read_name(host)
     assert name is None or name.lower() == name
