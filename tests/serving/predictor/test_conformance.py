@@ -20,7 +20,6 @@ BROKEN = {
     "rest.versions": "kserve answers 501 to /versions/ of metadata and readiness",
     "rest.infer-all-outputs": "`reasons` is announced, and comes only when it is asked for",
     "grpc.infer-all-outputs": "the same",
-    "rest.malformed.not-utf-8-unknown": "500: msgspec passes over it, the look for equal keys does not",
 }
 """Binding rules that the predictor breaks, each with the reason."""
 
