@@ -17,7 +17,6 @@ from oip_conformance.target import Target
 from tenure.bundle import Bundle
 
 BROKEN = {
-    "rest.versions": "kserve answers 501 to /versions/ of metadata and readiness",
     "rest.infer-all-outputs": "`reasons` is announced, and comes only when it is asked for",
     "grpc.infer-all-outputs": "the same",
 }
