@@ -111,7 +111,7 @@ def test_tells_health_and_metadata(ask: Ask, datatypes: dict[str, str], bundle: 
     assert metadata["versions"] == [bundle.version]
     inputs = {entry["name"]: (entry["datatype"], entry["shape"]) for entry in metadata["inputs"]}
     assert inputs == {name: (kind, ["-1"]) for name, kind in {**datatypes, "client": "BYTES"}.items()}
-    assert [entry["name"] for entry in metadata["outputs"]] == ["churn_probability", "churn", "reasons"]
+    assert [entry["name"] for entry in metadata["outputs"]] == ["churn_probability", "churn"]
 
 
 def test_knows_one_model_and_keeps_it(ask: Ask, columns: dict[str, list[Any]]) -> None:

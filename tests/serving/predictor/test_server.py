@@ -67,7 +67,6 @@ def test_tells_the_contracts_tensors(
     assert {entry["name"]: entry["datatype"] for entry in document["outputs"]} == {
         "churn_probability": "FP64",
         "churn": "BOOL",
-        "reasons": "BYTES",
     }
     assert all(entry["shape"] == [-1] for entry in [*document["inputs"], *document["outputs"]])
 
