@@ -102,9 +102,13 @@ def _build_service(service: Service, protocol: str, guarded: bool) -> Document:
     # To eject the only process of a Service that nobody stands in for would make a hiccup an outage.
     if guarded or len(endpoints) > 1:
         cluster["outlier_detection"] = {
-            "consecutive_gateway_failure": 3,
-            "enforcing_consecutive_gateway_failure": 100,
-            # A model's own 500 is an answer that the judge of the canary must see.
+            # Only who cannot be reached is ejected. A model's own 500 is an answer that the judge of the
+            # canary must see; 503 says that it is busy: to send its share to the others would bury them, too.
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 3,
+            "enforcing_consecutive_local_origin_failure": 100,
+            "enforcing_local_origin_success_rate": 0,
+            "enforcing_consecutive_gateway_failure": 0,
             "enforcing_consecutive_5xx": 0,
             "enforcing_success_rate": 0,
             "interval": "1s",

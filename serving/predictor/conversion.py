@@ -122,5 +122,8 @@ def check_id(values: Column) -> Column:
 
 
 def shorten(text: str) -> str:
-    """Return a text as it is if it is short, else its beginning."""
-    return text if len(text) <= 60 else text[:57] + "..."
+    """Return a text as it is if it is short, else its beginning; half a surrogate pair as its escape, for no
+    answer can have it.
+    """
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()

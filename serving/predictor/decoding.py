@@ -350,5 +350,8 @@ def list_inputs(contract: Contract, names: Sequence[str]) -> list[dict[str, Any]
 
 
 def list_outputs() -> list[dict[str, Any]]:
-    """Return the metadata of the output tensors."""
-    return [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in OUTPUTS.items()]
+    """Return the metadata of the output tensors: those that a request gets which names none.
+
+    The protocol wants it so; reasons are an output for those who ask.
+    """
+    return [{"name": one.name, "datatype": OUTPUTS[one.name], "shape": [-1]} for one in COMPLETE]

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from prometheus_client.registry import REGISTRY, CollectorRegistry
 
 from serving.predictor.batch import Batch
+from serving.predictor.conversion import shorten
 from serving.predictor.decoding import PROBABILITY, REASONS, Decoder, Query, list_inputs, list_outputs
-from serving.predictor.errors import BusyError, RequestError, StartError
+from serving.predictor.errors import BusyError, RequestError, StartError, UnknownModelError
 from serving.predictor.gate import Gate
 from serving.predictor.metrics import Metrics
 from tenure.bundle import load_bundle
@@ -99,6 +100,17 @@ class Engine:
     def version(self) -> str:
         """The bundle's version."""
         return self.bundle.version
+
+    def check_version(self, model: str, version: str) -> None:
+        """Refuse what is asked of another version; an empty one is any.
+
+        Raises:
+            UnknownModelError: Names both.
+        """
+        if version and version != self.version:
+            raise UnknownModelError(
+                f"version {shorten(version)} of {model} is not served here, only {self.version} is"
+            )
 
     async def answer(self, query: Query) -> Answer:
         """Score a query and count it.

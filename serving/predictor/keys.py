@@ -33,18 +33,19 @@ class _DoubledKey(Exception):  # noqa: N818 - never leaves this module
 
 
 def check_keys(text: bytes, pairs: int) -> None:
-    """Refuse JSON in which an object has a key twice.
+    """Refuse JSON in which an object has a key twice, or in which what msgspec passed over is no JSON.
 
     Every key is followed by a colon. So if there are as many colons as the parsed document has keys, none was
     lost, and that is all that most requests cost. Colons in strings, keys that the protocol does not know and
-    keys of null make more of them; only then the text is parsed again.
+    keys of null make more of them; only then the text is parsed again. msgspec looks into what it passes over
+    without decoding its strings: bytes that are not UTF-8 are found here.
 
     Args:
-        text: JSON that was parsed without an error.
+        text: JSON that msgspec parsed without an error.
         pairs: How many keys the parsed document has, in all of its objects.
 
     Raises:
-        RequestError: Names the key, and the tensor if it is one's.
+        RequestError: Names the key, and the tensor if it is one's; or says what is no JSON.
     """
     if text.count(b":") == pairs:
         return
@@ -56,6 +57,8 @@ def check_keys(text: bytes, pairs: int) -> None:
         raise RequestError(
             f"{shorten(where)}: the key {shorten(key)!r} is there twice in one object, expected once"
         ) from None
+    except UnicodeDecodeError as error:
+        raise RequestError(f"the body is not JSON: {error}") from error
     except RecursionError:
         raise RequestError("the body is nested too deeply, expected at most a few levels") from None
 

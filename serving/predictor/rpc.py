@@ -98,10 +98,7 @@ class Rpc:
         """Refuse requests for another model, or for another version of this one."""
         if name != self._name:
             raise UnknownModelError(f"model {show(name)} is not served here, only {self._name!r} is")
-        if version and version != self._engine.version:
-            raise UnknownModelError(
-                f"version {shorten(version)} of {name} is not served here, only {self._engine.version} is"
-            )
+        self._engine.check_version(name, version)
 
     def _log_inference(self, query: Query, answer: Answer, began: int, context: Any) -> None:
         """Log what was answered, as REST would have said it."""

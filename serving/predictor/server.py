@@ -28,6 +28,8 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServi
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.server import RESTServer
+from kserve.protocol.rest.v2_datamodels import ModelMetadataResponse, ModelReadyResponse
+from kserve.protocol.rest.v2_endpoints import V2Endpoints
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import REGISTRY
 
@@ -228,6 +230,8 @@ class _RestServer(RESTServer):  # type: ignore[misc]
         self._server = _Uvicorn(self.config)
         self._server.events = model.backend.events
         self._registry = model.backend.metrics.registry
+        self._engine = model.backend
+        self._endpoints = V2Endpoints(data_plane)
         self.stopping = asyncio.Event()
 
     @property
@@ -250,10 +254,25 @@ class _RestServer(RESTServer):  # type: ignore[misc]
             self.stopping.set()
 
     def _register_endpoints(self, app: FastAPI) -> None:
-        """As kserve, but several workers tell one story: kserve's metrics are those of one process."""
+        """As kserve, but several workers tell one story: kserve's metrics are those of one process. And the
+        version that the metadata announce can be asked for, where kserve answers 501.
+        """
         if self._registry is not REGISTRY:
             app.add_api_route("/metrics", self._tell_metrics, methods=["GET"])
+        path = "/v2/models/{model_name}/versions/{model_version}"
+        app.add_api_route(path, self._tell_version, methods=["GET"])
+        app.add_api_route(f"{path}/ready", self._tell_version_ready, methods=["GET"])
         super()._register_endpoints(app)
+
+    async def _tell_version(self, model_name: str, model_version: str) -> ModelMetadataResponse:
+        metadata = await self._endpoints.model_metadata(model_name)
+        self._engine.check_version(model_name, model_version)
+        return metadata
+
+    async def _tell_version_ready(self, model_name: str, model_version: str) -> ModelReadyResponse:
+        readiness = await self._endpoints.model_ready(model_name)
+        self._engine.check_version(model_name, model_version)
+        return readiness
 
     async def _tell_metrics(self, request: Request) -> Response:
         encode, kind = choose_encoder(request.headers.get("accept", ""))
@@ -296,7 +315,7 @@ class _Interceptor(AsyncExceptionToStatusInterceptor):
 
 
 class _Servicer(InferenceServicer):  # type: ignore[misc]
-    """kserve's gRPC service, with the version told."""
+    """kserve's gRPC service, with the version told, and no other one served."""
 
     def __init__(
         self, data_plane: DataPlane, repository: ModelRepositoryExtension, model: ChurnModel
@@ -306,8 +325,14 @@ class _Servicer(InferenceServicer):  # type: ignore[misc]
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
         metadata = await super().ModelMetadata(request, context)
+        self._model.backend.check_version(request.name, request.version)
         metadata.versions.append(self._model.backend.version)
         return metadata
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
+        readiness = await super().ModelReady(request, context)
+        self._model.backend.check_version(request.name, request.version)
+        return readiness
 
 
 def _make_grpc_server(

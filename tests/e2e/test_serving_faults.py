@@ -32,6 +32,8 @@ def test_a_killed_canary_is_replaced_by_the_stable_model(
         assert stage.kill_program(program) == canary
         # It is started again, becomes ready, and gets its half of the customers back.
         again = stage.wait_for_restart(program, canary)
+        # The condition of before its death is still there for a moment.
+        stage.wait_until(lambda: stage.condition("CanaryPredictorReady").get("message") == "restarted 1 time")
         stage.wait_for_weights({stage.canary: 50})
         settled = time.monotonic() + 0.5
         load.pass_by(RATE)
@@ -40,7 +42,7 @@ def test_a_killed_canary_is_replaced_by_the_stable_model(
     report = load.stop()
     assert len(report.failures) <= LOST_WITH_A_SERVER, report.explain()
     share, _ = report.share(stage.new.version, settled, float("inf"))
-    assert 0.4 < share < 0.6
+    assert 0.4 < share < 0.6, report.explain()
     assert report.count(killed)[stage.old.version] > 1000
     assert stage.find_pid() == stable
     assert stage.find_pid(stage.canary) == again

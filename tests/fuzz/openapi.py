@@ -21,7 +21,6 @@ _REFUSALS = {
     "405": "another method",
     "413": "too large",
     "415": "not JSON",
-    "501": "versions of these are not served",
 }
 
 
@@ -56,6 +55,8 @@ def describe(metadata: Mapping[str, Any], example: Mapping[str, Any]) -> dict[st
             base: _get(model_schema),
             f"{base}/ready": _get(ready),
             f"{base}/infer": infer,
+            f"{base}/versions/{version}": _get(model_schema),
+            f"{base}/versions/{version}/ready": _get(ready),
             f"{base}/versions/{version}/infer": infer,
         },
     }

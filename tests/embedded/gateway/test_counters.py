@@ -88,21 +88,18 @@ def test_a_good_canary_fails_nothing(envoy: Envoy, servers: Servers):
     assert count_failures(counts) == counts.get("upstream_rq_xx", STABLE, "5") == 0
 
 
-@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize("status", [400, 500, 503])
 def test_its_own_errors_reach_clients_and_are_counted(envoy: Envoy, servers: Servers, status: int):
     envoy.gateway.publish(make_routing(servers.start("v1"), servers.start("v2", manner=str(status))))
     seen = ask(envoy, 400)
     counts = envoy.count()
     assert counts.get("upstream_rq_xx", PAIR, str(status // 100)) == seen[status, "v2"] == count_meant(counts)
-    assert count_failures(counts) == (seen[status, "v2"] if status == 500 else 0)
+    assert count_failures(counts) == (seen[status, "v2"] if status >= 500 else 0)
     assert seen[status, "v2"] > 100
 
 
-@pytest.mark.parametrize("manner", ["503", "reset"])
-def test_a_canary_that_stable_stands_in_for_fails_all_that_was_meant_for_it(
-    envoy: Envoy, servers: Servers, manner: str
-):
-    envoy.gateway.publish(make_routing(servers.start("v1"), servers.start("v2", manner=manner)))
+def test_a_canary_that_stable_stands_in_for_fails_all_that_was_meant_for_it(envoy: Envoy, servers: Servers):
+    envoy.gateway.publish(make_routing(servers.start("v1"), servers.start("v2", manner="reset")))
     seen = ask(envoy, 400)
     assert seen[200, "v1"] > 380
     counts = envoy.count()

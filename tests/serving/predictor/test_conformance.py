@@ -16,14 +16,6 @@ from oip_conformance.session import open_session
 from oip_conformance.target import Target
 from tenure.bundle import Bundle
 
-BROKEN = {
-    "rest.versions": "kserve answers 501 to /versions/ of metadata and readiness",
-    "rest.infer-all-outputs": "`reasons` is announced, and comes only when it is asked for",
-    "grpc.infer-all-outputs": "the same",
-    "rest.malformed.not-utf-8-unknown": "500: msgspec passes over it, the look for equal keys does not",
-}
-"""Binding rules that the predictor breaks, each with the reason."""
-
 
 @pytest.fixture(scope="module")
 def target(server: Any, rows: list[dict[str, Any]], make_body: Any, tmp_path_factory: Any) -> Target:
@@ -42,8 +34,7 @@ def test_every_binding_rule_is_kept(target: Target) -> None:
         for check, finding in found
         if finding.failure and check.level is Level.MUST
     }
-    assert {name: came for name, came in failed.items() if name not in BROKEN} == {}
-    assert BROKEN.keys() - failed.keys() == set(), "these are kept now"
+    assert failed == {}
 
 
 def test_generated_requests_get_what_the_bundle_predicts(target: Target, bundle: Bundle) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.predictor.conversion import convert_column, make_converters
-from serving.predictor.decoding import Decoder, Query, Wanted, list_inputs
+from serving.predictor.decoding import COMPLETE, Decoder, Query, Wanted, list_inputs, list_outputs
 from serving.predictor.errors import RequestError
 from serving.predictor.tensors import parse_request
 from tenure.contract import Column, Contract
@@ -241,6 +241,10 @@ def test_refuses_wrong_instances(decoder: Decoder, row: dict[str, Any]) -> None:
     for document, message in cases:
         with pytest.raises(RequestError, match=message):
             decoder.read_instances(document)
+
+
+def test_metadata_lists_the_outputs_that_come_unasked() -> None:
+    assert [entry["name"] for entry in list_outputs()] == [wanted.name for wanted in COMPLETE]
 
 
 def test_metadata_lists_features_and_the_id(

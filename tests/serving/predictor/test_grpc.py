@@ -96,12 +96,22 @@ def test_names_the_tensor_that_is_wrong(ask: Ask, columns: dict[str, list[Any]])
 
 
 def test_tells_health_and_metadata(ask: Ask, datatypes: dict[str, str], bundle: Bundle) -> None:
-    health, metadata = ask({"kind": "health"}, {"kind": "metadata"})
+    health, metadata, mine, *others = ask(
+        {"kind": "health"},
+        {"kind": "metadata"},
+        {"kind": "metadata", "version": bundle.version},
+        {"kind": "metadata", "version": "2"},
+        {"kind": "health", "version": "2"},
+    )
     assert health == [True, True, True]
+    assert mine == metadata
+    for other in others:
+        assert other["status"] == "StatusCode.NOT_FOUND"
+        assert other["message"].startswith("version 2 of")
     assert metadata["versions"] == [bundle.version]
     inputs = {entry["name"]: (entry["datatype"], entry["shape"]) for entry in metadata["inputs"]}
     assert inputs == {name: (kind, ["-1"]) for name, kind in {**datatypes, "client": "BYTES"}.items()}
-    assert [entry["name"] for entry in metadata["outputs"]] == ["churn_probability", "churn", "reasons"]
+    assert [entry["name"] for entry in metadata["outputs"]] == ["churn_probability", "churn"]
 
 
 def test_knows_one_model_and_keeps_it(ask: Ask, columns: dict[str, list[Any]]) -> None:

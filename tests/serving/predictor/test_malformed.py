@@ -195,6 +195,14 @@ JSON_CASES = [
     Case("half of it", ("JSON",), lambda b: json.dumps(b).encode()[:400]),
     Case("two of it", ("JSON",), lambda b: json.dumps(b).encode() * 2),
     Case("UTF-16", ("JSON",), lambda b: json.dumps(b).encode("utf-16")),
+    Case("unknown key that is not UTF-8", ("JSON", "utf-8"), text('{"inputs"', '{"\udcff": 1, "inputs"')),
+    Case("unknown text that is not UTF-8", ("JSON", "utf-8"), text("{", '{"comment": "a: \udcff", ')),
+    Case("unknown text with a control character", ("JSON",), text("{", '{"comment": "\1", ')),
+    Case(
+        "surrogate in the name of a wrong tensor",
+        ("\\ud800", "expected `int`"),
+        text('{"inputs": [', '{"inputs": [{"shape": [1.5], "name": "\\ud800"}, '),
+    ),
     Case("too many bytes", ("200000 bytes",), lambda b: b" " * 200_001, 413),
     Case("a body of brackets", ("JSON",), lambda b: b'{"inputs": [{"data": [' + b"[]," * 60_000),
 ]
@@ -202,6 +210,11 @@ JSON_CASES = [
 
 def whole(fields: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
     return {"instances": [{**row, **fields}]}
+
+
+def note(member: bytes, row: dict[str, Any]) -> bytes:
+    """Return a V1 request with a member that it does not have."""
+    return b"{" + member + b", " + json.dumps(whole({}, row)).encode()[1:]
 
 
 V1_CASES = [
@@ -245,6 +258,9 @@ V1_CASES = [
     ),
     Case("too deep", ("too deeply",), lambda r: b'{"instances": ' + b"[" * 90_000),
     Case("not JSON", ("JSON",), lambda r: b"{"),
+    Case("unknown text that is not UTF-8", ("JSON", "utf-8"), lambda r: note(b'"comment": "a: \xff"', r)),
+    Case("unknown key that is not UTF-8", ("JSON", "utf-8"), lambda r: note(b'"\xff": 1', r)),
+    Case("surrogate in a key", ("JSON",), lambda r: note(b'"\\ud800": 1', r)),
     Case(
         "too many reasons",
         ("reasons is 99", "1 to 8"),

@@ -67,7 +67,6 @@ def test_tells_the_contracts_tensors(
     assert {entry["name"]: entry["datatype"] for entry in document["outputs"]} == {
         "churn_probability": "FP64",
         "churn": "BOOL",
-        "reasons": "BYTES",
     }
     assert all(entry["shape"] == [-1] for entry in [*document["inputs"], *document["outputs"]])
 
@@ -83,6 +82,24 @@ def test_is_live_and_ready(server: Any, model_name: str) -> None:
         assert server.client.get(path).status_code == 200, path
     assert server.client.get("/v2/models/other/ready").status_code == 404
     assert server.client.get(f"/v2/models/{model_name}/infer").status_code == 405
+
+
+def test_serves_the_version_that_it_announces_and_no_other(
+    server: Any, model_name: str, bundle: Bundle
+) -> None:
+    get, path = server.client.get, f"/v2/models/{model_name}"
+    (version,) = get(path).json()["versions"]
+    assert version == bundle.version
+    for ending in ("", "/ready"):
+        answer = get(f"{path}/versions/{version}{ending}")
+        assert answer.status_code == 200, answer.text
+        assert answer.json() == get(path + ending).json()
+        answer = get(f"{path}/versions/2{ending}")
+        assert answer.status_code == 404
+        assert answer.json() == {"error": f"version 2 of {model_name} is not served here, only {version} is"}
+        answer = get(f"/v2/models/other/versions/{version}{ending}")
+        assert answer.status_code == 404
+        assert "other" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -106,6 +123,9 @@ def test_serves_tritonclient(
         assert client.is_server_ready()
         assert client.is_model_ready(model_name)
         assert client.get_model_metadata(model_name)["versions"] == [bundle.version]
+        assert client.get_model_metadata(model_name, bundle.version)["versions"] == [bundle.version]
+        assert client.is_model_ready(model_name, bundle.version)
+        assert not client.is_model_ready(model_name, "2")
         result = client.infer(model_name, inputs, request_id="q")
         outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("reasons", "churn")]
         chosen = client.infer(model_name, inputs, outputs=outputs)

@@ -64,11 +64,22 @@ def join(inputs: list[dict[str, Any]], *tails: bytes) -> tuple[bytes, int]:
         ),
         (b'{"inputs": [{"name": "a", "name": "b", "shape": [1], "datatype": "FP64"}]}', "^name: the key"),
         (b'{"inputs": [], "outputs": [{"name": "a", "parameters": {"c": 1, "c": 2}}]}', "^c: the key 'c'"),
+        # What the protocol does not have is passed over, and still has to be JSON.
+        (b'{"inputs": [], "later": "a: \xff"}', "not JSON: .*utf-8"),
+        (b'{"inputs": [], "\xff": 1}', "not JSON: .*utf-8"),
+        (b'{"inputs": [{"name": "a", "shape": [], "datatype": "FP64", "\xff": 1}]}', "not JSON: .*utf-8"),
+        (b'{"inputs": [], "later": "a\x01"}', "not JSON"),
+        (b'{"inputs": [], "later": "\\ud800\\q"}', "not JSON"),
+        (b'{"inputs": [], "later": 01}', "not JSON"),
+        # Half a surrogate pair cannot go into an answer as it is.
+        (b'{"inputs": [], "later": {"\\ud800": 1, "\\ud800": 2}}', "not JSON"),
+        (b'{"inputs": [{"shape": [1.5], "name": "\\ud800"}]}', r"^\\ud800: expected `int`"),
     ],
 )
 def test_refuses_what_is_no_request(body: bytes, message: str) -> None:
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(RequestError, match=message) as refused:
         parse_request(body)
+    str(refused.value).encode()
 
 
 def test_takes_colons_in_texts_and_keys_that_are_null() -> None:

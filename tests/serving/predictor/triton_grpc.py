@@ -94,10 +94,14 @@ def main() -> None:
                     answers.append(ask_typed(stub, model, job, datatypes))
                 elif job["kind"] == "health":
                     answers.append(
-                        [client.is_server_live(), client.is_server_ready(), client.is_model_ready(model)]
+                        [
+                            client.is_server_live(),
+                            client.is_server_ready(),
+                            client.is_model_ready(model, job.get("version", "")),
+                        ]
                     )
                 elif job["kind"] == "metadata":
-                    answers.append(client.get_model_metadata(model, as_json=True))
+                    answers.append(client.get_model_metadata(model, job.get("version", ""), as_json=True))
                 else:
                     client.unload_model(model)
                     answers.append(None)
