@@ -89,7 +89,12 @@ class TrackingWitness(Witness):
     def __init__(self, settings: Settings, run_id: str) -> None:
         super().__init__("tracking")
         self._run_id = run_id
-        self._http = httpx.Client(base_url=settings.tracking_url, trust_env=False, timeout=_TIMEOUT)
+        assert settings.tracking_username is not None
+        assert settings.tracking_password is not None
+        login = (settings.tracking_username, settings.tracking_password.get_secret_value())
+        self._http = httpx.Client(
+            base_url=settings.tracking_url, auth=login, trust_env=False, timeout=_TIMEOUT
+        )
 
     def write(self, number: int) -> None:
         """Log the number as a step of the metric."""
