@@ -49,9 +49,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=WHY))
 
 
-def _load_helper(file: Path) -> Any:
-    """Import a module of the tests by its path; there is no package to import it from."""
-    spec = importlib.util.spec_from_file_location(f"cluster_{file.stem}", file)
+def _load_helper(name: str) -> Any:
+    """Import a module of tests/e2e by the name that the modules there know it by; there is no package."""
+    file = ROOT / "tests" / "e2e" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"e2e_{name}", file)
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
@@ -161,7 +162,8 @@ def platform(cluster: Cluster) -> Iterator[Platform]:
 @contextmanager
 def start_load(plan: Path, rate: int) -> Iterator[Any]:
     """Run the load of a plan (tests/e2e/generator.py) while the block runs; begins when it is answered."""
-    loads = _load_helper(ROOT / "tests" / "e2e" / "load.py")
+    _load_helper("generator")  # first: the load imports it by the name that this gives it
+    loads = _load_helper("load")
     generator = [sys.executable, str(ROOT / "tests" / "e2e" / "generator.py"), str(plan)]
     process = subprocess.Popen(generator, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
