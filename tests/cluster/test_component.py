@@ -177,6 +177,7 @@ def test_the_step_makes_a_canary_and_the_pilot_promotes_it(
         "connections": 4,
         "rate": RATE,
         "customers": 0,
+        "mark": "",
     }
     file = tmp_path / "plan.json"
     file.write_text(json.dumps(plan), encoding="utf-8")

@@ -162,6 +162,7 @@ def load(platform: Any, bundle: Bundle, name: str, folder: Path, start_load: Any
         "connections": 4,
         "rate": RATE,
         "customers": 0,
+        "mark": "",
     }
     file = folder / "plan.json"
     file.write_text(json.dumps(plan), encoding="utf-8")
