@@ -9,7 +9,7 @@ export S3_URL S3_BUCKET S3_REGION RUNS_URL DATA RUN TIMEOUT PURGE EDIT_KSERVE
 export WITH_GATEWAY_API WITH_ENVOY_GATEWAY WITH_CERT_MANAGER WITH_KSERVE WITH_KFP
 
 .DEFAULT_GOAL := help
-.PHONY: audit bench chaos clean cluster-check cluster-down cluster-status compile conformance demo demo-rollback down environment environment-checkov environment-detector environment-dev environment-fuzz environment-peers format fuzz help images lint lint-manifests lock sbom status test test-fast up
+.PHONY: audit bench chaos clean cluster-check cluster-down cluster-status compile conformance demo demo-rollback down environment environment-checkov environment-detector environment-dev environment-fuzz environment-peers environment-predictor format fuzz help images lint lint-manifests lock sbom status test test-fast up
 
 help: ## Show what can be typed
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -30,6 +30,10 @@ environment-checkov:
 # Its place is fixed too: that is where benchmarks/serving.py looks.
 environment-peers: ## Create the environment of MLServer, which benchmarks compare with
 	@VENV=.venv-peers scripts/environment peers
+
+# And so is this one's.
+environment-predictor: ## Create the environment of the predictor's image, in which benchmarks measure it
+	@VENV=.venv-predictor scripts/environment predictor
 
 # schemathesis plugs itself into every pytest beside it.
 environment-fuzz: ## Create the environment of `make fuzz`
@@ -87,7 +91,7 @@ format: environment-dev ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: environment-dev environment-peers ## Measure every claim of the README (takes some minutes)
+bench: environment-dev environment-peers environment-predictor ## Measure every claim of the README (takes some minutes)
 	@set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 conformance: environment-dev environment-peers ## Hold ours, KServe and MLServer against the protocol; write docs/conformance.md

@@ -58,9 +58,11 @@ def train_bundle(directory: Path) -> tuple[Project, pd.DataFrame]:
     return project, frame
 
 
-def build_predictor_command(bundle: Path, port: int, grpc_port: int, sink: str | None) -> list[str]:
+def build_predictor_command(
+    bundle: Path, port: int, grpc_port: int, sink: str | None, python: Path = Path(sys.executable)
+) -> list[str]:
     """Return the command of our predictor; it logs to a sink, or nowhere."""
-    command = [sys.executable, "-m", "serving.predictor", f"--model_name={NAME}", f"--model_dir={bundle}"]
+    command = [str(python), "-m", "serving.predictor", f"--model_name={NAME}", f"--model_dir={bundle}"]
     command += [f"--http_port={port}", f"--grpc_port={grpc_port}"]
     return [*command, f"--logger_url={sink}"] if sink else command
 

@@ -2,8 +2,10 @@
 
     python benchmarks/serving.py [--seconds 2.5] [--rounds 3] [--starts 3] [--json FILE] [--quick]
 
-Needs `make environment-peers`. Ours validates and logs every inference to a sink, which takes them; the peers
-do neither, and their own logs are off. Before anything is measured, each must give the scores of XGBoost
+Needs `make environment-peers environment-predictor`: ours and KServe's run in the environment of our image,
+without what only a developer's has. Ours validates and logs every inference to a sink, which takes them; the
+peers do neither, and their own logs are off. The floor is no peer: gRPC's own server, which only remembers
+its answers. Before anything is measured, each must give the scores of XGBoost
 itself to 1e-6 for every request that it will be sent; only the usual pipeline, whose trees have one-hot
 categories, cannot. The servers take turns in every round, one under load at a time. A client waits for its
 answer, so there are as many requests under way as clients. Trust CPU per request and the ratios of a round;
@@ -32,7 +34,7 @@ import msgspec
 import numpy as np
 import psutil
 from _load import Failure, Load, Order
-from _report import Cell, Report, Start, judge, print_report
+from _report import FLOOR, Cell, Report, Start, judge, print_report
 from _requests import ask, build_request, is_grpc
 from _servers import (
     NAME,
@@ -49,10 +51,12 @@ from tenure.bundle import Bundle, load_bundle
 from tenure.scorer import score_with_xgboost, to_columns
 
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+PREDICTOR_PYTHON = ROOT / ".venv-predictor" / "bin" / "python"
 CLIENTS = (1, 8, 32)
 BUSY = (8,)
 ROWS = (1, 100)
 TOLERANCE = 1e-6
+HEALTH = "/health"
 EVENTS = "predictor_events_total"
 
 
@@ -81,11 +85,13 @@ class Contender:
 
 def list_contenders(pipeline: Path) -> list[Contender]:
     every = {"json": CLIENTS, "binary": CLIENTS, "grpc": CLIENTS, "grpc raw": BUSY}
-    mlserver, fastapi = "benchmarks.peers.mlserver", "benchmarks.peers.fastapi_server"
+    kserve, mlserver = "benchmarks.peers.stock_kserve", "benchmarks.peers.mlserver"
+    fastapi = "benchmarks.peers.fastapi_server"
     return [
-        Contender("tenure", every),
-        Contender("kserve", every, "benchmarks.peers.stock_kserve"),
-        Contender("kserve, with its logs", {"json": BUSY}, "benchmarks.peers.stock_kserve", ("--logs",)),
+        Contender("tenure", every, python=PREDICTOR_PYTHON),
+        Contender("kserve", every, kserve, python=PREDICTOR_PYTHON),
+        Contender("kserve, with its logs", {"json": BUSY}, kserve, ("--logs",), PREDICTOR_PYTHON),
+        Contender(FLOOR, {"grpc": CLIENTS}, "benchmarks.peers.grpc_floor", python=PREDICTOR_PYTHON, path="/"),
         Contender(
             "mlserver",
             {"json": CLIENTS, "grpc": CLIENTS, "grpc raw": BUSY},
@@ -106,13 +112,13 @@ def list_contenders(pipeline: Path) -> list[Contender]:
             ("--runtime", "xgboost", "--workers", "0"),
             PEERS_PYTHON,
         ),
-        Contender("fastapi, async, same trees", {"rows": CLIENTS}, fastapi, path="/health"),
+        Contender("fastapi, async, same trees", {"rows": CLIENTS}, fastapi, path=HEALTH),
         Contender(
             "fastapi, usual pipeline",
             {"rows": CLIENTS},
             fastapi,
             ("--pipeline", str(pipeline)),
-            path="/health",
+            path=HEALTH,
             exact=False,
         ),
     ]
@@ -132,11 +138,11 @@ class Bench:
         port, grpc_port = find_port(), find_port()
         directory = self.bundle.directory
         if contender.module is None:
-            command = build_predictor_command(directory, port, grpc_port, self.sink)
+            command = build_predictor_command(directory, port, grpc_port, self.sink, contender.python)
         else:
             command = [str(contender.python), "-m", contender.module, "--bundle", str(directory)]
             command += ["--port", str(port), *contender.arguments]
-            if contender.path == READY:  # it speaks V2
+            if contender.path != HEALTH:  # FastAPI has no gRPC
                 command += ["--grpc-port", str(grpc_port)]
         log = self.home / f"{contender.name.replace(' ', '-')}.log"
         return run(contender.name, command, port, log, grpc_port, contender.path)
@@ -297,8 +303,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.seconds, options.rounds, options.starts = 0.3, 1, 1
-    if not PEERS_PYTHON.exists():
-        raise SystemExit(f"there is no {PEERS_PYTHON.relative_to(ROOT)}: run `make environment-peers`")
+    for python, group in ((PEERS_PYTHON, "peers"), (PREDICTOR_PYTHON, "predictor")):
+        if not python.exists():
+            raise SystemExit(f"there is no {python.relative_to(ROOT)}: run `make environment-{group}`")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that no server is left behind
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tenure-bench-") as folder, contextlib.ExitStack() as stack:

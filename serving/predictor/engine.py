@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _TOLERANCE = 1e-6
 _LARGE_REQUESTS = 8  # so many of the largest may wait for the thread
-_INLINE_ROWS = 64  # about a millisecond's work; more goes to a thread, so that small requests overtake it
+_INLINE_ROWS = 128  # about a millisecond's work; more goes to a thread, so that small requests overtake it
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from serving.predictor.settings import Settings
     from serving.predictor.workers import Worker
 
-_SWITCH_SECONDS = 0.0005  # Python's own 5 ms is how long a request could wait for the thread of the events
+_SWITCH_SECONDS = 0.0001  # Python's own 5 ms is how long a request could wait for the thread of the events
 _FLUSH_SECONDS = 1.0  # what events that wait get even when requests have used up the grace time
 
 _log = logging.getLogger("serving.predictor")

@@ -37,6 +37,7 @@ def test_trees_are_the_bundles(bundle: Bundle, rows: list[dict[str, Any]]) -> No
     [
         pytest.param(None, None, ("json", "binary", "grpc", "grpc raw"), id="ours"),
         pytest.param("stock_kserve", None, ("json", "binary", "grpc", "grpc raw"), id="kserve"),
+        pytest.param("grpc_floor", "/", ("grpc",), id="floor"),
         pytest.param("fastapi_server", "/health", ("rows",), id="fastapi"),
     ],
 )
@@ -57,7 +58,7 @@ def test_server_answers_the_bundles_scores(
     else:
         command = [sys.executable, "-m", f"benchmarks.peers.{module}", "--bundle", str(bundle.directory)]
         command += ["--port", str(port)]
-        command += [] if path else ["--grpc-port", str(grpc_port)]
+        command += ["--grpc-port", str(grpc_port)] if requests.is_grpc(kinds[-1]) else []
     expected = score(bundle, complete)
     file = tmp_path / "request"
     with servers.run("peer", command, port, tmp_path / "log", grpc_port, path or servers.READY) as server:
@@ -71,7 +72,7 @@ def test_server_answers_the_bundles_scores(
                 wire = "grpc" if requests.is_grpc(kind) else "http"
                 result = load.drive(load.Order(wire, where, server.process.pid, str(file), 2, 0.1, 0.05))
                 assert result.requests >= 2
-        if "grpc" in kinds:
+        if "grpc raw" in kinds:
             file.write_bytes(requests.build_request("grpc", complete[:1], bundle, "nobody"))
             with pytest.raises(load.LoadError, match="nobody"):
                 load.drive(load.Order("grpc", grpc_port, server.process.pid, str(file), 1, 0.1, 0.05))
