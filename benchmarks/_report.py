@@ -92,9 +92,7 @@ class Report:
             "goals": [{**asdict(goal), "verdict": goal.verdict} for goal in self.goals],
         }
 
-    def pairs(
-        self, server: str | None = None, *, floor: bool = False
-    ) -> Iterator[tuple[Cell, list[Cell]]]:
+    def pairs(self, server: str | None = None, *, floor: bool = False) -> Iterator[tuple[Cell, list[Cell]]]:
         """Give each of our cells with the cells of one server, or of all, under the same kind of load.
 
         The floor is only among them if it is asked for: nobody can be quicker.

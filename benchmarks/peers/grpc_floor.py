@@ -2,8 +2,8 @@
 
     python -m benchmarks.peers.grpc_floor --bundle DIR --port 8080 --grpc-port 8081
 
-A message is answered by the trees when it comes for the first time, and from memory ever after. `/` of the HTTP
-port answers 200 when it is ready.
+A message is answered by the trees when it comes for the first time, and from memory ever after. `/` of the
+HTTP port answers 200 when it is ready.
 """
 
 from __future__ import annotations

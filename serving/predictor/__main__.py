@@ -12,6 +12,7 @@ import warnings
 from prometheus_client import disable_created_metrics
 
 from serving.predictor.errors import StartError
+from serving.predictor.lazy import defer_imports
 from serving.predictor.settings import Settings, parse_settings
 from serving.predictor.workers import Keeper, Worker
 
@@ -41,8 +42,9 @@ def _serve(settings: Settings, worker: Worker | None = None) -> None:
 
     engine = load_engine(settings, None if worker is None else worker.counters)
 
-    from serving.predictor.model import ChurnModel
-    from serving.predictor.server import PredictorServer
+    with defer_imports("kubernetes"):  # kserve imports its client, a fifth of the memory, for its own
+        from serving.predictor.model import ChurnModel
+        from serving.predictor.server import PredictorServer
 
     server, model = PredictorServer(settings), ChurnModel(settings.model_name, engine)
     gc.freeze()  # what lives as long as the process need not be looked at again

@@ -94,7 +94,7 @@ def engine(bundle: Bundle) -> Engine:
     return Engine(bundle, Scorer(bundle), Settings(max_rows=300), Metrics("test", CollectorRegistry()))
 
 
-@given(st.lists(st.tuples(st.integers(1, 80), st.booleans()), min_size=1, max_size=12))
+@given(st.lists(st.tuples(st.integers(1, 150), st.booleans()), min_size=1, max_size=12))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 def test_neighbours_answer_as_if_alone(
     engine: Engine,
@@ -127,8 +127,8 @@ def test_neighbours_answer_as_if_alone(
 
 
 def test_large_requests_do_not_queue_without_end(bundle: Bundle, make_body: MakeBody, rows: Rows) -> None:
-    engine = Engine(bundle, Scorer(bundle), Settings(max_rows=100), Metrics("test", CollectorRegistry()))
-    query = engine.decoder.read(parse_request(json.dumps(make_body(rows[:100])).encode()))
+    engine = Engine(bundle, Scorer(bundle), Settings(max_rows=200), Metrics("test", CollectorRegistry()))
+    query = engine.decoder.read(parse_request(json.dumps(make_body(rows[:100] * 2)).encode()))
 
     async def run() -> list[Any]:
         return await asyncio.gather(*(engine.answer(query) for _ in range(10)), return_exceptions=True)
