@@ -15,7 +15,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 
@@ -38,8 +37,7 @@ _log = logging.getLogger("serving.predictor")
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Inference:
+class Inference(msgspec.Struct, frozen=True, gc=False):
     """One request and its answer.
 
     Attributes:
@@ -122,7 +120,7 @@ class Events:
                     "endpoint": "",
                     "metadata": "{}",
                 }
-            )[1:]
+            )[1:-1]
         )
         self._both = 2 if mode == "all" else 1
         # Each is written by one thread only: so nothing is locked where requests are answered.
@@ -263,24 +261,26 @@ class Events:
 
     def _render(self, inference: Inference) -> Iterable[bytes]:
         """Return the events of an inference as JSON."""
+        number = _encode(inference.id)
         if self._mode != "response":
             if inference.is_json:
                 data = b',"data":' + inference.request
             else:
                 data = b',"data_base64":"' + base64.b64encode(inference.request) + b'"'
-            yield self._wrap("request", inference.id, inference.began, data)
+            yield self._wrap(b"request", number, inference.began, data)
         if self._mode != "request" and inference.response is not None:
-            yield self._wrap("response", inference.id, inference.ended, b',"data":' + inference.response)
+            yield self._wrap(b"response", number, inference.ended, b',"data":' + inference.response)
 
-    def _wrap(self, kind: str, event_id: str, moment: int, data: bytes) -> bytes:
-        text = datetime.fromtimestamp(moment / 1e9, UTC).isoformat(timespec="microseconds")
-        own = {
-            "type": f"org.kubeflow.serving.inference.{kind}",
-            "id": event_id,
-            "time": text,
-            "recordedtime": text,
-        }
-        return b"".join((_encode(own)[:-1], self._tail[:-1], data, b"}"))
+    def _wrap(self, kind: bytes, event_id: bytes, moment: int, data: bytes) -> bytes:
+        stamp = _encode(datetime.fromtimestamp(moment / 1e9, UTC))
+        return b'{"type":"org.kubeflow.serving.inference.%b","id":%b,"time":%b,"recordedtime":%b%b%b}' % (
+            kind,
+            event_id,
+            stamp,
+            stamp,
+            self._tail,
+            data,
+        )
 
     def _note(self, reachable: bool, problem: str) -> None:
         """Log when the sink stops taking events, and when it takes them again."""

@@ -24,7 +24,7 @@ from serving.predictor.errors import (
 )
 from serving.predictor.events import Events, Inference
 from serving.predictor.gate import RETRY_SECONDS
-from serving.predictor.protocol import ADMITTED
+from serving.predictor.protocol import ADMITTED, RESPOND
 from serving.predictor.tensors import parse_request
 from tenure.encoding import show
 
@@ -90,7 +90,7 @@ class FastPath:
         if not admitted:
             if scope["path"] in self._paths or scope["path"] == self._v1_path:
                 self._engine.metrics.count_busy("v2" if scope["path"] in self._paths else "v1")
-            await _refuse(send, self._gate.refuse())
+            await _refuse(scope, send, self._gate.refuse())
             return
         try:
             await self._answer(scope, receive, send)
@@ -116,15 +116,15 @@ class FastPath:
             with self._engine.metrics.watch("v2"):
                 reply = await self._infer(body, header_length)
         except PredictorError as error:
-            await _refuse(send, error)
+            await _refuse(scope, send, error)
             if body is not None and path in self._paths:
                 self._log(scope, began, body, None)
             return
         if reply.header_length is None:
-            await _respond(send, 200, reply.body, _JSON)
+            await _respond(scope, send, 200, reply.body, _JSON)
         else:
             length = (_HEADER_LENGTH, b"%d" % reply.header_length)
-            await _respond(send, 200, reply.body, _BINARY, length)
+            await _respond(scope, send, 200, reply.body, _BINARY, length)
         if self._find_events(scope) is not None:
             self._log(scope, began, *self._tell(body, reply))
 
@@ -283,12 +283,15 @@ def _is_loopback(scope: Scope) -> bool:
     return client is not None and (client[0] == "::1" or client[0].startswith(("127.", "::ffff:127.")))
 
 
-async def _refuse(send: Send, error: PredictorError) -> None:
+async def _refuse(scope: Scope, send: Send, error: PredictorError) -> None:
     headers = (_JSON, _RETRY) if error.status == 503 else (_JSON,)
-    await _respond(send, error.status, render_error(str(error)), *headers)
+    await _respond(scope, send, error.status, render_error(str(error)), *headers)
 
 
-async def _respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-    length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+async def _respond(scope: Scope, send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    headers = (*headers, (b"content-length", b"%d" % len(body)))
+    respond = scope.get(RESPOND)
+    if respond is not None and respond(status, headers, body):
+        return
+    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
     await send({"type": "http.response.body", "body": body})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -15,12 +16,15 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from serving.predictor.encoding import render_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, MutableMapping
+    from collections.abc import Iterable, MutableMapping, Sequence
 
     from serving.predictor.gate import Gate
 
 ADMITTED = "tenure.admitted"
 """Key of an ASGI scope: whether the gate has let the request in; whoever answers it lets it out."""
+
+RESPOND = "tenure.respond"
+"""Key of an ASGI scope: writes a complete response (status, headers, body) and says whether it has."""
 
 _IDLE, _HEADER, _BODY = "idle", "header", "body"
 
@@ -147,6 +151,7 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope: MutableMapping[str, Any] = cycle.scope  # type: ignore[assignment]
         scope[ADMITTED] = scope["method"] == "POST" and self._gate.try_enter()
+        scope[RESPOND] = partial(_respond, cycle)
         super()._start_asgi_task(cycle, app)
 
     def _count(self, length: int) -> None:
@@ -159,6 +164,30 @@ class Protocol(HttpToolsProtocol):
     def _refuse_header(self) -> None:
         most = self._limits.header_bytes
         self._refusal = (431, f"the request line and headers have more than {most} bytes, expected fewer")
+
+
+def _respond(
+    cycle: RequestResponseCycle, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
+) -> bool:
+    """Write a response in one piece; says whether it has, or ASGI must, which waits for a slow client.
+
+    Through ASGI head and body are written apart: two system calls, and two packets for the client to read.
+    """
+    if cycle.flow.write_paused or cycle.disconnected or cycle.response_started:
+        return False
+    parts = [STATUS_LINE[status]]
+    for name, value in (*cycle.default_headers, *headers):
+        parts += (name, b": ", value, b"\r\n")
+    if not cycle.keep_alive:
+        parts.append(b"connection: close\r\n")
+    parts += (b"\r\n", body)
+    cycle.response_started = cycle.response_complete = True
+    cycle.transport.write(b"".join(parts))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
 
 
 def expire_connections(connections: Iterable[Any], now: float) -> None:

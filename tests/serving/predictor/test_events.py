@@ -117,8 +117,8 @@ def test_events_have_the_attributes_of_the_agents(sink: Sink) -> None:
         "type": "org.kubeflow.serving.inference.request",
         "specversion": "1.0",
         "source": "http://me/",
-        "time": "2026-01-01T00:00:00.000007+00:00",
-        "recordedtime": "2026-01-01T00:00:00.000007+00:00",
+        "time": "2026-01-01T00:00:00.000007Z",
+        "recordedtime": "2026-01-01T00:00:00.000007Z",
         "datacontenttype": "application/json",
         "inferenceservicename": "telco",
         "namespace": "churn",
@@ -129,7 +129,7 @@ def test_events_have_the_attributes_of_the_agents(sink: Sink) -> None:
         "data": {"n": 7},
     }
     assert response["type"] == "org.kubeflow.serving.inference.response"
-    assert response["time"] == "2026-01-01T00:00:00.001507+00:00"
+    assert response["time"] == "2026-01-01T00:00:00.001507Z"
     assert response["data"] == {"answer": 7}
     text = generate_latest(registry).decode()
     assert 'predictor_events_total{outcome="sent"} 2.0' in text
