@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import httpx
+from pydantic import SecretStr
 
 from clients.errors import RefusedError, SettingsError, UnreachableError
 from clients.settings import Settings
@@ -30,15 +31,17 @@ class Detector:
     Args:
         url: Its address.
         timeout: Seconds that it may take to answer.
+        token: What it asks for from those who post, if it does.
     """
 
-    def __init__(self, url: str, timeout: float = _TIMEOUT) -> None:
+    def __init__(self, url: str, timeout: float = _TIMEOUT, token: SecretStr | None = None) -> None:
         self._url = url.rstrip("/")
+        headers = {"authorization": f"Bearer {token.get_secret_value()}"} if token else {}
         # It is this machine's or this cluster's: a proxy from the environment cannot reach it.
-        self._client = httpx.Client(base_url=self._url, timeout=timeout, trust_env=False)
+        self._client = httpx.Client(base_url=self._url, timeout=timeout, trust_env=False, headers=headers)
 
     @classmethod
-    def connect(cls, settings: Settings) -> Self:
+    def connect(cls, settings: Settings, timeout: float = _TIMEOUT) -> Self:
         """Build the client; sends nothing yet.
 
         Raises:
@@ -46,7 +49,7 @@ class Detector:
         """
         if settings.detector_url is None:
             raise SettingsError("no detector is configured: set TENURE_DETECTOR_URL (`tenure up` does)")
-        return cls(settings.detector_url)
+        return cls(settings.detector_url, timeout, settings.detector_token)
 
     def __enter__(self) -> Self:
         return self

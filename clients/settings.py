@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     detector_url: str | None = Field(
         default=None, description="Where events, labels and transitions go, e.g. http://detector:8080."
     )
+    detector_token: SecretStr | None = Field(
+        default=None, description="Bearer token of what is posted there; by default it asks for none."
+    )
     notify_urls: SecretStr | None = Field(
         default=None, description="Whom to tell of alarms: Apprise URLs, separated by spaces."
     )

@@ -238,7 +238,7 @@ class Player:
         if self._settings.detector_url is None:
             return
         backoff = _TICK
-        with Detector(self._settings.detector_url, timeout=_TIMEOUT) as detector:
+        with Detector.connect(self._settings, timeout=_TIMEOUT) as detector:
             while not self._leave.is_set() and not (self._is_quiet() and not self._due):
                 batch = self._pop_due()
                 kept = not batch or self._post(detector, [label for _, _, label in batch])

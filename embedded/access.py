@@ -39,6 +39,7 @@ def make_variables(home: Home) -> dict[str, str]:
         "TENURE_TRACKING_PASSWORD": tracking_password,
         "TENURE_LEDGER_URL": f"sqlite:///{home.ledger}",
         "TENURE_DETECTOR_URL": f"http://{LOOPBACK}:{ports.detector}",
+        "TENURE_DETECTOR_TOKEN": secrets.detector_token.get_secret_value(),
         "TENURE_GATEWAY_URL": f"http://{LOOPBACK}:{ports.gateway}",
         "TENURE_GATEWAY_STATS_URL": f"http://{LOOPBACK}:{ports.envoy_admin}/stats/prometheus",
         "KUBECONFIG": str(home.kubeconfig),

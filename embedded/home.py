@@ -68,6 +68,7 @@ class Secrets(BaseModel):
 
     api_token: SecretStr = Field(default_factory=lambda: SecretStr(random_secrets.token_urlsafe(32)))
     runs_token: SecretStr = Field(default_factory=lambda: SecretStr(random_secrets.token_urlsafe(32)))
+    detector_token: SecretStr = Field(default_factory=lambda: SecretStr(random_secrets.token_urlsafe(32)))
     tracking_password: SecretStr = Field(default_factory=lambda: SecretStr(random_secrets.token_urlsafe(32)))
     s3_access_key: SecretStr = Field(default_factory=lambda: SecretStr(_make_key(15)))
     s3_secret_key: SecretStr = Field(default_factory=lambda: SecretStr(random_secrets.token_urlsafe(32)))

@@ -19,11 +19,11 @@ from embedded.kubernetes.events import forget_events
 from embedded.kubernetes.registry import Registry
 from embedded.kubernetes.resources import INFERENCE_SERVICES
 from embedded.kubernetes.storage import Change
-from embedded.ports import find_free_port, is_port_free
+from embedded.ports import LOOPBACK, find_free_port, is_port_free
 from embedded.program import ALIVE, Program, ProgramState, State
 from embedded.reconciler.errors import ModelError
 from embedded.reconciler.models import ModelCache
-from embedded.reconciler.plan import Replica, Variant, make_program, plan_variants
+from embedded.reconciler.plan import Replica, Sink, Variant, make_program, plan_variants
 from embedded.reconciler.prober import Prober
 from embedded.reconciler.reporter import Reporter
 from embedded.reconciler.router import Router
@@ -61,7 +61,7 @@ class Reconciler(threading.Thread):
     """The loop, in a thread of its own; it owns the prober's and the router's threads.
 
     Args:
-        home: Logs and ports.
+        home: Logs, ports and secrets.
         registry: The InferenceServices, and the ServingRuntimes.
         supervisor: The processes.
         models: The models.
@@ -79,6 +79,8 @@ class Reconciler(threading.Thread):
         domain: str,
     ) -> None:
         super().__init__(name="reconciler", daemon=True)
+        token = home.secrets.detector_token.get_secret_value()
+        self._sink = Sink(f"http://{LOOPBACK}:{home.state.ports.detector}", token)
         self._registry = registry
         self._supervisor = supervisor
         self._models = models
@@ -284,7 +286,7 @@ class Reconciler(threading.Thread):
             self._launch(variant, replica)
 
     def _launch(self, variant: Variant, replica: Replica) -> None:
-        self._supervisor.start(make_program(variant, replica))
+        self._supervisor.start(make_program(variant, replica, self._sink))
         _LOG.info("started %s on ports %d and %d", replica.program, replica.http_port, replica.grpc_port)
 
     def _end_replica(self, replica: Replica) -> None:

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +144,18 @@ def _plan(
     )
 
 
-def make_program(variant: Variant, replica: Replica) -> Program:
+@dataclass(frozen=True)
+class Sink:
+    """The platform's own sink of events: below this address, this token is asked for."""
+
+    url: str
+    token: str = field(repr=False)
+
+
+def make_program(variant: Variant, replica: Replica, sink: Sink) -> Program:
     """Return how a model server is started here: the container's command with local paths and ports.
+
+    It gets the token of the sink if that is where it logs, and not if it logs anywhere else.
 
     Raises:
         SpecError: The ServingRuntime's arguments have no ports to replace.
@@ -167,11 +177,14 @@ def make_program(variant: Variant, replica: Replica) -> Program:
     environment = {
         entry["name"]: expand(entry.get("value", "")) for entry in variant.container.get("env") or []
     }
+    environment |= variant.environment
+    if environment.get("TENURE_LOGGER_URL", "").startswith(f"{sink.url}/"):
+        environment["TENURE_LOGGER_TOKEN"] = sink.token
     return Program(
         name=replica.program,
         command=tuple(command),
         # In a pod the server must listen on every address; here on loopback only.
-        environment={**environment, **variant.environment, "TENURE_HTTP_HOST": LOOPBACK},
+        environment={**environment, "TENURE_HTTP_HOST": LOOPBACK},
         directory=CHECKOUT,
         stop_seconds=STOP_SECONDS,
     )

@@ -131,7 +131,8 @@ def _run(settings: Settings) -> bool:
         with writer.begin() as connection:
             connection.execute(update(exports).where(false()).values(rows=0))
 
-    limits = Limits(settings.max_body_bytes, settings.id_tensor)
+    token = settings.detector_token.get_secret_value() if settings.detector_token else None
+    limits = Limits(settings.max_body_bytes, settings.id_tensor, token)
     application = Application(sink, metrics, watcher, check, limits)
     sock = _open_socket(settings)
     sink.start()

@@ -6,6 +6,7 @@ Nothing is acknowledged (200) before the ledger has it durably. 503 with Retry-A
 from __future__ import annotations
 
 import asyncio
+import hmac
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -56,10 +57,14 @@ class Watches(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Longest body in bytes, and the name of the customer's id in requests."""
+    """Longest body in bytes, and the name of the customer's id in requests.
+
+    `token` is what everybody who posts must know; without one nobody must. KServe's agent cannot know any.
+    """
 
     body: int
     id_name: str
+    token: str | None = None
 
 
 class _HttpError(Exception):
@@ -94,6 +99,7 @@ class Application:
         self._watcher = watcher
         self._check = check
         self._limits = limits
+        self._expected = None if limits.token is None else f"Bearer {limits.token}".encode()
         self._too_long = f"the body has more than {limits.body} bytes: send less at a time"
         self._gets: dict[str, Callable[[], Awaitable[Reply]]] = {
             "/healthz": self._show_health,
@@ -125,6 +131,8 @@ class Application:
         headers = [kind, (b"content-length", b"%d" % len(body))]
         if status == 503:
             headers.append((b"retry-after", b"1"))
+        if status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -136,6 +144,7 @@ class Application:
         if method != "POST" or not (is_events or path in self._posts):
             known = is_events or path in self._posts or path in self._gets
             raise _HttpError(405 if known else 404, f"there is no {method} {path[:200]} here")
+        self._authorize(scope)
         reserved = 0
 
         def reserve(size: int) -> None:
@@ -150,6 +159,15 @@ class Application:
             return await self._posts[path](body)
         finally:
             self._sink.release(reserved)
+
+    def _authorize(self, scope: Scope) -> None:
+        """Refuse who does not know the token, if there is one."""
+        if self._expected is None:
+            return
+        for key, value in scope["headers"]:
+            if key == b"authorization" and hmac.compare_digest(value, self._expected):
+                return
+        raise _HttpError(401, "posts need the detector's bearer token: TENURE_DETECTOR_TOKEN")
 
     async def _read(self, scope: Scope, receive: Receive, reserve: Callable[[int], None]) -> bytes:
         """Return the body, having made room for it."""

@@ -46,7 +46,7 @@ def main() -> None:
     store, alarm, metrics, health = Store.connect(settings), Notifier.connect(settings), Metrics(), Health()
     recorder = Recorder(
         Tracking.connect(settings),
-        Sink(Detector(settings.detector_url, timeout=10.0)) if settings.detector_url else None,
+        Sink(Detector.connect(settings, timeout=10.0)) if settings.detector_url else None,
         Announcer(cluster.inference),
         alarm,
     )

@@ -16,12 +16,13 @@ class Channel:
 
     Args:
         url: Where batches are posted.
+        token: What the sink asks for from those who post, if it does.
 
     Raises:
         StartError: The address is not one of HTTP.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
         parts = urlsplit(url)
         try:
             port = parts.port
@@ -32,6 +33,9 @@ class Channel:
         self.address = f"{parts.scheme}://{parts.hostname}:{port or ''}"
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._headers = {"Content-Type": "application/cloudevents-batch+json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
         self._connection = kind(parts.hostname, port, timeout=_TIMEOUT)
 
     def post(self, body: bytes, deadline: float) -> int:
@@ -41,9 +45,7 @@ class Channel:
         if connection.sock is not None:
             connection.sock.settimeout(connection.timeout)
         try:
-            connection.request(
-                "POST", self._path, body, {"Content-Type": "application/cloudevents-batch+json"}
-            )
+            connection.request("POST", self._path, body, self._headers)
             response = connection.getresponse()
             response.read()
         except (OSError, http.client.HTTPException):

@@ -215,6 +215,7 @@ def _open_events(settings: Settings, version: str, metrics: Metrics) -> Events |
         source=f"http://{socket.gethostname()}:{settings.http_port}/",
         capacity=settings.logger_queue,
         size=settings.logger_queue_bytes,
+        token=settings.logger_token,
         registry=metrics.registry,
         counters=metrics.counters,
     )

@@ -77,6 +77,7 @@ class Events:
         source: The address of this server.
         capacity: Most inferences that may wait.
         size: Most bytes of bodies that may wait.
+        token: What the sink asks for from those who post, if it does.
         registry: Where `predictor_events_total{outcome}` (queued, sent or dropped; request and response are
             two events) and `predictor_events_waiting` are registered.
         counters: Where they are counted.
@@ -96,10 +97,11 @@ class Events:
         source: str,
         capacity: int,
         size: int,
+        token: str | None = None,
         registry: CollectorRegistry = REGISTRY,
         counters: Counters | None = None,
     ) -> None:
-        self._channel = Channel(url)
+        self._channel = Channel(url, token)
         self._mode = mode
         self._capacity = capacity
         self._size = size

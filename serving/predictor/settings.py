@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -47,6 +47,7 @@ class Settings:
         logger_mode: Which events: all, request or response (TENURE_LOGGER_MODE).
         logger_scope: Of which requests: all, or direct: not those that an agent on this machine passes on,
             for it logs them (TENURE_LOGGER_SCOPE).
+        logger_token: Bearer token that the sink asks for (TENURE_LOGGER_TOKEN; no flag: those can be read).
         logger_queue: Most inferences that may wait for the sink (TENURE_LOGGER_QUEUE); more are dropped.
         logger_queue_bytes: Most bytes of theirs (TENURE_LOGGER_QUEUE_BYTES).
         namespace: Namespace of the InferenceService, for the events (TENURE_NAMESPACE).
@@ -73,6 +74,7 @@ class Settings:
     logger_url: str | None = None
     logger_mode: LoggerMode = "all"
     logger_scope: LoggerScope = "all"
+    logger_token: str | None = field(default=None, repr=False)
     logger_queue: int = 20_000
     logger_queue_bytes: int = 64 * _MEBIBYTE
     namespace: str = "default"
@@ -105,7 +107,13 @@ _NUMBERS = {  # field: (variable, least, most)
     "logger_queue_bytes": ("LOGGER_QUEUE_BYTES", 1024, 16 * 1024 * _MEBIBYTE),
 }
 VARIABLES = frozenset(
-    {*_TEXTS.values(), *(variable for variable, _, _ in _NUMBERS.values()), "BUNDLE_DIGEST", "MODEL_DIR"}
+    {
+        *_TEXTS.values(),
+        *(variable for variable, _, _ in _NUMBERS.values()),
+        "BUNDLE_DIGEST",
+        "LOGGER_TOKEN",
+        "MODEL_DIR",
+    }
 )
 """The environment variables, without their prefix `TENURE_`."""
 
@@ -124,34 +132,35 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     )
     parser.add_argument("--model_dir", help="folder of the bundle (TENURE_MODEL_DIR)")
     parser.add_argument("--digest", help="SHA-256 that the bundle must have (TENURE_BUNDLE_DIGEST)")
-    for field, variable in _TEXTS.items():
-        parser.add_argument(f"--{field}", help=f"(TENURE_{variable})")
-    for field, (variable, least, most) in _NUMBERS.items():
-        parser.add_argument(f"--{field}", help=f"{least} to {most} (TENURE_{variable})")
+    for name, variable in _TEXTS.items():
+        parser.add_argument(f"--{name}", help=f"(TENURE_{variable})")
+    for name, (variable, least, most) in _NUMBERS.items():
+        parser.add_argument(f"--{name}", help=f"{least} to {most} (TENURE_{variable})")
     given = vars(parser.parse_args(arguments))
 
-    def find(field: str, variable: str) -> str | None:
+    def find(name: str, variable: str) -> str | None:
         """Return what was given, or None; an empty text counts as not given."""
-        return given[field] or environment.get(f"TENURE_{variable}") or None
+        return given[name] or environment.get(f"TENURE_{variable}") or None
 
     values: dict[str, object] = {"digest": find("digest", "BUNDLE_DIGEST")}
+    values["logger_token"] = environment.get("TENURE_LOGGER_TOKEN") or None
     folder = find("model_dir", "MODEL_DIR")
     if folder is not None:
         values["model_dir"] = Path(folder)
-    for field, variable in _TEXTS.items():
-        text = find(field, variable)
+    for name, variable in _TEXTS.items():
+        text = find(name, variable)
         if text is not None:
-            values[field] = text
-    for field, choices in (("logger_mode", LoggerMode), ("logger_scope", LoggerScope)):
-        chosen, allowed = values.get(field, "all"), get_args(choices)
+            values[name] = text
+    for name, choices in (("logger_mode", LoggerMode), ("logger_scope", LoggerScope)):
+        chosen, allowed = values.get(name, "all"), get_args(choices)
         if chosen not in allowed:
-            variable = f"TENURE_{_TEXTS[field]}"
-            raise StartError(f"--{field} ({variable}) is {chosen!r}, expected {' or '.join(allowed)}")
+            variable = f"TENURE_{_TEXTS[name]}"
+            raise StartError(f"--{name} ({variable}) is {chosen!r}, expected {' or '.join(allowed)}")
     values.setdefault("grpc_host", values.get("http_host", Settings.grpc_host))
-    for field, (variable, least, most) in _NUMBERS.items():
-        text = find(field, variable)
+    for name, (variable, least, most) in _NUMBERS.items():
+        text = find(name, variable)
         if text is not None:
-            values[field] = _parse_number(text, f"--{field} (TENURE_{variable})", least, most)
+            values[name] = _parse_number(text, f"--{name} (TENURE_{variable})", least, most)
     return Settings(**values)  # type: ignore[arg-type]
 
 

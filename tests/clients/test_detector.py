@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from clients.detector import Detector, Refusal
 from clients.errors import RefusedError, SettingsError, UnreachableError
@@ -24,6 +25,7 @@ class Server(ThreadingHTTPServer):
         self.document: dict[str, Any] = {}
         self.page = b""
         self.asked: list[tuple[str, Any]] = []
+        self.authorization: str | None = None
 
     @property
     def url(self) -> str:
@@ -36,6 +38,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.asked.append((self.path, json.loads(body)))
+        self.server.authorization = self.headers["authorization"]
         answer = json.dumps(self.server.document).encode()
         self.send_response(self.server.status)
         self.send_header("content-length", str(len(answer)))
@@ -97,6 +100,17 @@ def test_nobody_there(server: Server) -> None:
 def test_none_configured(store_settings: Settings) -> None:
     with pytest.raises(SettingsError, match="TENURE_DETECTOR_URL"):
         Detector.connect(store_settings.model_copy(update={"detector_url": None}))
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+def test_posts_carry_the_token_that_is_configured(
+    server: Server, store_settings: Settings, token: str | None
+) -> None:
+    given = SecretStr(token) if token else None
+    settings = store_settings.model_copy(update={"detector_url": server.url, "detector_token": given})
+    with Detector.connect(settings) as detector:
+        detector.post_transitions([{"id": "1"}])
+    assert server.authorization == (f"Bearer {token}" if token else None)
 
 
 def test_the_status_is_read(server: Server) -> None:

@@ -31,6 +31,7 @@ def test_the_env_file_holds_all_that_clients_need(home: Home, monkeypatch: pytes
     assert settings.gateway_url == f"http://127.0.0.1:{ports.gateway}"
     assert settings.gateway_stats_url == f"http://127.0.0.1:{ports.envoy_admin}/stats/prometheus"
     assert settings.detector_url == f"http://127.0.0.1:{ports.detector}"
+    assert settings.detector_token == home.secrets.detector_token
     assert settings.ledger_url is not None
     assert settings.ledger_url.get_secret_value() == f"sqlite:///{home.ledger}"
     assert (settings.namespace, settings.s3_bucket) == ("default", "tenure")

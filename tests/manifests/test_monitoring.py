@@ -230,7 +230,7 @@ SUBJECTS = [
     ("throughput", SERVING, "Throughput by version", ("sum by (version) (rate(churn_requests_total",)),
     ("percentiles", SERVING, "Latency in the model server", (*QUANTILES, "churn_request_seconds_bucket")),
     ("percentiles", SERVING, "Latency at the gateway", (*QUANTILES, "envoy_cluster_upstream_rq_time_bucket")),
-    ("error rate", SERVING, "Errors in the model server", ('status=~"failed|refused"', "by (version")),
+    ("error rate", SERVING, "Errors in the model server", ('status=~"failed|refused|busy"', "by (version")),
     ("error rate", SERVING, "Errors at the gateway", ('envoy_response_code_class="5"',)),
     (
         "prediction rate",

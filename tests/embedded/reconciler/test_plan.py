@@ -11,7 +11,9 @@ import yaml
 
 from embedded.errors import SpecError
 from embedded.kubernetes.runtimes import load_runtimes
-from embedded.reconciler.plan import Replica, Variant, make_program, plan_variants
+from embedded.reconciler.plan import Replica, Sink, Variant, make_program, plan_variants
+
+SINK = Sink("http://127.0.0.1:7", "secret")
 
 
 def make_body(**predictor: Any) -> dict[str, Any]:
@@ -38,7 +40,7 @@ def make_replica(variant: Variant) -> Replica:
 def test_the_manifest_becomes_a_local_command():
     logger = {"mode": "all", "url": "http://127.0.0.1:9/events/telco/1"}
     (variant,) = plan_variants(make_body(logger=logger), load_runtimes())
-    program = make_program(variant, make_replica(variant))
+    program = make_program(variant, make_replica(variant), SINK)
     assert program.command[0] == sys.executable
     assert "--model_name=telco" in program.command
     assert "--model_dir=/models/x" in program.command
@@ -48,6 +50,24 @@ def test_the_manifest_becomes_a_local_command():
     assert program.environment["TENURE_LOGGER_URL"] == logger["url"]
     assert program.environment["TENURE_LOGGER_MODE"] == "all"
     assert program.environment["TENURE_HTTP_HOST"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("url", "trusted"),
+    [
+        ("http://127.0.0.1:7/events/telco/1", True),
+        ("http://127.0.0.1:77/events/telco/1", False),
+        ("http://127.0.0.1:7.example.com/events", False),
+        ("https://example.com/", False),
+        (None, False),
+    ],
+)
+def test_only_who_logs_to_the_platforms_own_sink_gets_its_token(url: str | None, trusted: bool):
+    logger = None if url is None else {"mode": "all", "url": url}
+    (variant,) = plan_variants(make_body(logger=logger), load_runtimes())
+    program = make_program(variant, make_replica(variant), SINK)
+    assert program.environment.get("TENURE_LOGGER_TOKEN") == ("secret" if trusted else None)
+    assert "secret" not in repr(SINK)
 
 
 def test_a_promoted_canary_keeps_its_processes():
@@ -115,7 +135,7 @@ def test_a_runtime_without_ports_to_choose_is_refused(args: list[str]):
     (variant,) = plan_variants(make_body(), load_runtimes())
     broken = Variant(**{**vars(variant), "container": {"command": ["python"], "args": args}})
     with pytest.raises(SpecError, match="--http_port=PORT"):
-        make_program(broken, make_replica(variant))
+        make_program(broken, make_replica(variant), SINK)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,13 @@ def broken() -> list[str]:
 
 
 @pytest.fixture
-def ask(engine: Engine, watching: Watching, broken: list[str]) -> Iterator[Ask]:
+def token() -> str | None:
+    """What those who post must know, if anything."""
+    return None
+
+
+@pytest.fixture
+def ask(engine: Engine, watching: Watching, broken: list[str], token: str | None) -> Iterator[Ask]:
     """Return a function that lets a client talk to the application."""
     metrics = Metrics(CollectorRegistry())
     sink = Sink(Writer(engine), metrics, items=1000, size=2 * LIMIT)
@@ -74,7 +80,7 @@ def ask(engine: Engine, watching: Watching, broken: list[str]) -> Iterator[Ask]:
         if broken:
             raise LedgerError(broken[0])
 
-    application = Application(sink, metrics, watching, check, Limits(LIMIT, "customer_id"))
+    application = Application(sink, metrics, watching, check, Limits(LIMIT, "customer_id", token))
 
     def run(talk: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
         async def main() -> None:
@@ -105,6 +111,26 @@ def make_events(event_id: str = "e1", score: float = 0.25) -> list[dict[str, Any
 def read(engine: Engine, table: Any) -> list[Any]:
     with engine.connect() as connection:
         return list(connection.execute(select(table)))
+
+
+@pytest.mark.parametrize("token", ["secret"])
+def test_who_posts_must_know_the_token(ask: Ask, engine: Engine) -> None:
+    async def talk(client: httpx.AsyncClient) -> None:
+        content = json.dumps(make_events())
+        for path in ("/events", "/events/telco/v0", "/labels", "/transitions", "/notifications"):
+            for said in ({}, {"authorization": "Bearer secre"}, {"authorization": "Basic secret"}):
+                answer = await client.post(path, content=content, headers={**BATCH, **said})
+                assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer"), path
+                assert "TENURE_DETECTOR_TOKEN" in answer.json()["error"]
+        for path in ("/healthz", "/readyz", "/metrics", "/status"):
+            assert (await client.get(path)).status_code == 200, path
+        known = {**BATCH, "authorization": "Bearer secret"}
+        answer = await client.post("/events/telco/v0", content=content, headers=known)
+        assert (answer.status_code, answer.json()["events"]) == (200, 2)
+
+    ask(talk)
+    assert len(read(engine, predictions)) == 1
+    assert not read(engine, dead_letters)
 
 
 def test_batch_is_recorded(ask: Ask, engine: Engine) -> None:

@@ -33,6 +33,7 @@ class Sink(http.server.ThreadingHTTPServer):
         self.answer: Answer = lambda number: 200
         self.batches: list[tuple[str, list[dict[str, Any]]]] = []
         self.posts = 0
+        self.authorization: str | None = None
         self.ending = threading.Event()
         self.lock = threading.Lock()
 
@@ -54,6 +55,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         assert self.headers["content-type"] == "application/cloudevents-batch+json"
+        self.server.authorization = self.headers["authorization"]
         with self.server.lock:
             self.server.posts += 1
             number = self.server.posts
@@ -105,6 +107,15 @@ def make_inference(events: Events, number: int, **more: Any) -> Inference:
     moment = 1_767_225_600_000_000_000 + number * 1000
     fields = {"request": b'{"n": %d}' % number, "is_json": True, "response": b'{"answer": %d}' % number}
     return Inference(events.make_id(None), moment, moment + 1_500_000, **{**fields, **more})
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+def test_batches_carry_the_token_that_the_sink_asks_for(sink: Sink, token: str | None) -> None:
+    events, _ = make_events(sink.url, token=token)
+    events.log(make_inference(events, 1))
+    wait_until(lambda: events.sent == 2)
+    events.close(SECONDS)
+    assert sink.authorization == (f"Bearer {token}" if token else None)
 
 
 def test_events_have_the_attributes_of_the_agents(sink: Sink) -> None:

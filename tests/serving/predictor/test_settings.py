@@ -30,6 +30,15 @@ def test_flags_win_over_the_environment() -> None:
     )
 
 
+def test_the_sinks_token_is_no_flag_and_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = parse_settings([], {"TENURE_LOGGER_TOKEN": "secret"})
+    assert settings.logger_token == "secret"
+    assert "secret" not in repr(settings)
+    with pytest.raises(SystemExit):
+        parse_settings(["--logger_token=secret"], {})
+    assert "unrecognized" in capsys.readouterr().err
+
+
 def test_grpc_may_listen_elsewhere() -> None:
     settings = parse_settings([], {"TENURE_HTTP_HOST": "127.0.0.1", "TENURE_GRPC_HOST": "::1"})
     assert (settings.http_host, settings.grpc_host) == ("127.0.0.1", "::1")
