@@ -44,7 +44,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n")
 
 
 class Output(msgspec.Struct):
-    data: list[float]
+    data: list[float | bool]
 
 
 class Answer(msgspec.Struct):
@@ -151,7 +151,7 @@ class Fleet:
         ]
         self.idle, self.closing = list(opened), False
         began = time.perf_counter()
-        while (passed := time.perf_counter() - began) < seconds:
+        while (passed := time.perf_counter() - began) < seconds and not tally.wrong:
             due = int(passed * rate) - tally.sent - tally.held_back
             for _ in range(min(due, len(self.idle))):
                 self.idle.pop().send(tally.sent % len(self.requests))

@@ -24,11 +24,10 @@ from serving.predictor.errors import (
 )
 from serving.predictor.events import Events, Inference
 from serving.predictor.gate import RETRY_SECONDS
-from serving.predictor.protocol import ADMITTED, RESPOND
+from serving.predictor.protocol import ADMITTED, RESPOND, Reply, Scope
 from serving.predictor.tensors import parse_request
 from tenure.encoding import show
 
-Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -73,6 +72,9 @@ class FastPath:
         self._engine = engine
         self._name = name
         self._max_body_bytes = max_body_bytes
+        error = self._gate.refuse()
+        busy = render_error(str(error))
+        self._busy = error.status, (_JSON, _RETRY, (b"content-length", b"%d" % len(busy))), busy
         self._v1_path = f"/v1/models/{name}:predict"
         self._paths = {
             f"{_PREFIX}{name}{_SUFFIX}",
@@ -88,14 +90,21 @@ class FastPath:
         if admitted is None:  # a server without our protocol
             admitted = self._gate.try_enter()
         if not admitted:
-            if scope["path"] in self._paths or scope["path"] == self._v1_path:
-                self._engine.metrics.count_busy("v2" if scope["path"] in self._paths else "v1")
-            await _refuse(scope, send, self._gate.refuse())
+            status, headers, body = self.refuse(scope)
+            await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+            await send({"type": "http.response.body", "body": body})
             return
         try:
             await self._answer(scope, receive, send)
         finally:
             self._gate.leave()
+
+    def refuse(self, scope: Scope) -> Reply:
+        """Count a request that the gate does not admit, and return what it is told."""
+        path = scope["path"]
+        if path in self._paths or path == self._v1_path:
+            self._engine.metrics.count_busy("v2" if path in self._paths else "v1")
+        return self._busy
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that was admitted."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from serving.predictor.encoding import render_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, MutableMapping, Sequence
+    from collections.abc import Callable, Iterable
 
     from serving.predictor.gate import Gate
 
@@ -25,6 +26,10 @@ ADMITTED = "tenure.admitted"
 
 RESPOND = "tenure.respond"
 """Key of an ASGI scope: writes a complete response (status, headers, body) and says whether it has."""
+
+Scope = MutableMapping[str, Any]
+Reply = tuple[int, Sequence[tuple[bytes, bytes]], bytes]
+"""Status, headers and body of a response."""
 
 _IDLE, _HEADER, _BODY = "idle", "header", "body"
 
@@ -45,12 +50,18 @@ class Limits:
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. `expire` must be called from time to time: a timer for each request would cost more."""
+    """One connection. `expire` must be called from time to time: a timer for each request would cost more.
 
-    def __init__(self, *arguments: Any, limits: Limits, gate: Gate, **more: Any) -> None:
+    `refuse` counts a request that the gate does not admit, and returns what it is told.
+    """
+
+    def __init__(
+        self, *arguments: Any, limits: Limits, gate: Gate, refuse: Callable[[Scope], Reply], **more: Any
+    ) -> None:
         super().__init__(*arguments, **more)
         self._limits = limits
         self._gate = gate
+        self._refuse = refuse
         self._due = math.inf  # when what is being received must be complete
         self._taken_by = math.inf  # when what is being sent must be taken
         self._stage = _IDLE
@@ -149,8 +160,11 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        scope: MutableMapping[str, Any] = cycle.scope  # type: ignore[assignment]
-        scope[ADMITTED] = scope["method"] == "POST" and self._gate.try_enter()
+        scope: Scope = cycle.scope  # type: ignore[assignment]
+        is_post = scope["method"] == "POST"
+        scope[ADMITTED] = is_post and self._gate.try_enter()
+        if is_post and not scope[ADMITTED] and _respond(cycle, *self._refuse(scope)):
+            return  # without a task: under a flood most of the time goes into refusing
         scope[RESPOND] = partial(_respond, cycle)
         super()._start_asgi_task(cycle, app)
 

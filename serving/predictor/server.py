@@ -216,7 +216,7 @@ class _RestServer(RESTServer):  # type: ignore[misc]
         super().__init__(application, data_plane, repository, settings.http_port)
         self.config = uvicorn.Config(
             application,
-            http=partial(Protocol, limits=limits, gate=model.backend.gate),  # type: ignore[arg-type]  # called as a class
+            http=partial(Protocol, limits=limits, gate=model.backend.gate, refuse=application.refuse),  # type: ignore[arg-type]  # called as a class
             ws="none",
             log_config=None,
             access_log=False,
