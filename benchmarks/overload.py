@@ -18,6 +18,7 @@ import re
 import sys
 import tempfile
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -124,7 +125,7 @@ class Fleet:
         self.requests = requests
         self.scores = scores
         self.tally = Tally()
-        self.idle: list[Connection] = []
+        self.idle: deque[Connection] = deque()  # who has waited longest goes first: none is idle for long
         self.closing = False
 
     def judge(self, customer: int, head: bytes, body: bytes, seconds: float) -> None:
@@ -149,12 +150,12 @@ class Fleet:
             (await loop.create_connection(lambda: Connection(self), "127.0.0.1", server.port))[1]
             for _ in range(CONNECTIONS)
         ]
-        self.idle, self.closing = list(opened), False
+        self.idle, self.closing = deque(opened), False
         began = time.perf_counter()
         while (passed := time.perf_counter() - began) < seconds and not tally.wrong:
             due = int(passed * rate) - tally.sent - tally.held_back
             for _ in range(min(due, len(self.idle))):
-                self.idle.pop().send(tally.sent % len(self.requests))
+                self.idle.popleft().send(tally.sent % len(self.requests))
                 tally.sent += 1
             tally.held_back += max(0, int(passed * rate) - tally.sent - tally.held_back)
             if passed >= len(tally.memory):
