@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import psutil
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ def build_predictor_command(
     command = [str(python), "-m", "serving.predictor", f"--model_name={NAME}", f"--model_dir={bundle}"]
     command += [f"--http_port={port}", f"--grpc_port={grpc_port}"]
     return [*command, f"--logger_url={sink}"] if sink else command
+
+
+def read_metric(url: str, name: str) -> float:
+    """Return a metric's value, summed over its labels; `name` may hold the beginning of these."""
+    lines = httpx.get(f"{url}/metrics", trust_env=False, timeout=30).text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
 def find_port() -> int:

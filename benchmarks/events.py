@@ -26,7 +26,7 @@ import httpx
 import psutil
 from _load import Load, Order, drive
 from _requests import build_request
-from _servers import NAME, ROOT, Server, build_predictor_command, find_port, run, train_bundle
+from _servers import NAME, ROOT, Server, build_predictor_command, find_port, read_metric, run, train_bundle
 
 from tenure.bundle import load_bundle
 
@@ -92,12 +92,6 @@ def start_predictor(
     port, grpc_port = find_port(), find_port()
     command = build_predictor_command(bundle, port, grpc_port, sink)
     return run(name, command, port, folder / f"{name.replace(' ', '-')}.log")
-
-
-def read_metric(url: str, name: str) -> float:
-    """Return a metric's value, summed over its labels; `name` may hold the beginning of these."""
-    lines = httpx.get(f"{url}/metrics", trust_env=False, timeout=30).text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
 def measure(server: Server, request: Path, clients: int, seconds: float) -> Load:

@@ -23,12 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-import httpx
 import msgspec
 import uvloop
 from _load import Order, drive, percentile
 from _requests import build_request
-from _servers import NAME, ROOT, Server, build_predictor_command, find_port, run, train_bundle
+from _servers import NAME, ROOT, Server, build_predictor_command, find_port, read_metric, run, train_bundle
 
 from tenure.bundle import Bundle, load_bundle
 from tenure.scorer import Scorer, to_columns
@@ -195,23 +194,16 @@ def describe(tally: Tally, rate: float, seconds: float) -> list[str]:
     return problems
 
 
-def read_metric(server: Server, name: str) -> float:
-    """Return a metric's value, summed over its labels; `name` may hold the beginning of these."""
-    url = f"http://127.0.0.1:{server.port}/metrics"
-    lines = httpx.get(url, trust_env=False, timeout=30).text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
-
-
-def check_counts(server: Server, good: int, before: float) -> list[str]:
+def check_counts(url: str, good: int, before: float) -> list[str]:
     """Wait until no event waits; return what was not counted."""
     deadline = time.monotonic() + PATIENCE
-    while read_metric(server, "predictor_events_waiting") and time.monotonic() < deadline:
+    while read_metric(url, "predictor_events_waiting") and time.monotonic() < deadline:
         time.sleep(0.1)
-    predictions = read_metric(server, "churn_predictions_total") - before
+    predictions = read_metric(url, "churn_predictions_total") - before
     sent, dropped = (
-        read_metric(server, f'predictor_events_total{{outcome="{kind}"}}') for kind in ("sent", "dropped")
+        read_metric(url, f'predictor_events_total{{outcome="{kind}"}}') for kind in ("sent", "dropped")
     )
-    total = read_metric(server, "churn_predictions_total")
+    total = read_metric(url, "churn_predictions_total")
     print(f"predictions counted: {predictions:.0f}; events: {sent:.0f} sent, {dropped:.0f} dropped")
     problems = []
     if predictions != good:
@@ -244,22 +236,23 @@ def main() -> None:
         command = [sys.executable, str(Path(__file__).with_name("_sink.py")), str(sink)]
         stack.enter_context(run("sink", command, sink, folder / "sink.log", path="/"))
         port, grpc_port = find_port(), find_port()
-        url = f"http://127.0.0.1:{sink}/"
-        command = build_predictor_command(folder / "bundle", port, grpc_port, url, PREDICTOR_PYTHON)
+        where = f"http://127.0.0.1:{sink}/"
+        command = build_predictor_command(folder / "bundle", port, grpc_port, where, PREDICTOR_PYTHON)
+        url = f"http://127.0.0.1:{port}"
         server = stack.enter_context(run("predictor", command, port, folder / "predictor.log", grpc_port))
         request = folder / "request"
         request.write_bytes(fleet.requests[0])
         order = Order("http", port, server.process.pid, str(request), CLIENTS, PROBE_SECONDS)
         limit = drive(order).per_second
         print(f"limit: {limit:.0f} requests/s of {CLIENTS} clients that wait for their answers", flush=True)
-        before = read_metric(server, "churn_predictions_total")
+        before = read_metric(url, "churn_predictions_total")
         problems, good = [], 0
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             for rate in (limit, 2 * limit):
                 tally = runner.run(fleet.drive(server, rate, options.seconds))
                 good += len(tally.good)
                 problems += describe(tally, rate, options.seconds)
-        problems += check_counts(server, good, before)
+        problems += check_counts(url, good, before)
     if problems:
         sys.exit("\n".join(problems))
 

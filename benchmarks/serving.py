@@ -43,6 +43,7 @@ from _servers import (
     Server,
     build_predictor_command,
     find_port,
+    read_metric,
     run,
     train_bundle,
 )
@@ -223,15 +224,9 @@ def read_memory(server: Server) -> float:
 
 def read_events(server: Server) -> dict[str, float]:
     """Return what became of our events."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-    connection.request("GET", "/metrics")
-    lines = connection.getresponse().read().decode().splitlines()
-    connection.close()
-    counts: dict[str, float] = {}
-    for line in lines:
-        if line.startswith(f"{EVENTS}{{"):
-            counts[line.split('outcome="')[1].split('"')[0]] = float(line.rsplit(" ", 1)[1])
-    return counts
+    url = f"http://127.0.0.1:{server.port}"
+    outcomes = ("dropped", "queued", "sent")
+    return {one: read_metric(url, f'{EVENTS}{{outcome="{one}"}}') for one in outcomes}
 
 
 def measure_starts(bench: Bench, report: Report, starts: int) -> None:
