@@ -163,8 +163,10 @@ class Protocol(HttpToolsProtocol):
         scope: Scope = cycle.scope  # type: ignore[assignment]
         is_post = scope["method"] == "POST"
         scope[ADMITTED] = is_post and self._gate.try_enter()
-        if is_post and not scope[ADMITTED] and _respond(cycle, *self._refuse(scope)):
-            return  # without a task: under a flood most of the time goes into refusing
+        # Refused without a task, for under a flood that is most of the work; but if more requests wait on
+        # this connection, the end of this one starts the next, and so on: then each has a task.
+        if is_post and not scope[ADMITTED] and not self.pipeline and _respond(cycle, *self._refuse(scope)):
+            return
         scope[RESPOND] = partial(_respond, cycle)
         super()._start_asgi_task(cycle, app)
 

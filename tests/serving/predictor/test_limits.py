@@ -203,3 +203,30 @@ def test_what_is_too_much_at_a_time_is_refused_at_once(
     assert refused.elapsed.total_seconds() < 1
     assert status is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert server.infer(make_body(rows[:1])).status_code == 200
+
+
+def test_many_pipelined_requests_are_each_answered_when_the_gate_is_shut(
+    start: Start, model_name: str, make_body: MakeBody, rows: Rows
+) -> None:
+    """They are refused one after the other, not one within the other."""
+    server = start("--max_concurrent=1")
+    server.wait_until_ready()
+
+    def render(body: dict[str, Any]) -> bytes:
+        text = json.dumps(body).encode()
+        head = (
+            f"POST /v2/models/{model_name}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(text)}\r\n\r\n"
+        )
+        return head.encode() + text
+
+    slow = make_body(rows[:200], parameters={"reasons": True})
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=30) as connection:
+        connection.sendall(render(slow) + 1500 * render({}))
+        answer = b""
+        while answer.count(b"HTTP/1.1 ") < 1501:
+            part = connection.recv(65536)
+            assert part, f"closed after {answer.count(b'HTTP/1.1 ')} answers"
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.count(b"HTTP/1.1 503 ") + answer.count(b"HTTP/1.1 400 ") == 1500
+    assert server.infer(make_body(rows[:1])).status_code == 200
