@@ -5,6 +5,7 @@ Sources: the Open Inference Protocol (V2 gRPC), its ModelInferRequest and InferT
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,12 @@ class Rpc:
         raw = len(request.raw_input_contents) > 0
         response = write_message(answer, query.wanted, raw, self._name, engine.version, request.id)
         if engine.events is not None:
-            self._log_inference(query, answer, began, context)
+            # Rendered behind the answer: it waits for nothing that its caller does not see.
+            given = next(
+                (value for key, value in context.invocation_metadata() or () if key == "ce-id"), None
+            )
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._log_inference, query, answer, began, time.time_ns(), given)
         data: bytes = response.SerializeToString()
         return data
 
@@ -100,18 +106,19 @@ class Rpc:
             raise UnknownModelError(f"model {show(name)} is not served here, only {self._name!r} is")
         self._engine.check_version(name, version)
 
-    def _log_inference(self, query: Query, answer: Answer, began: int, context: Any) -> None:
+    def _log_inference(
+        self, query: Query, answer: Answer, began: int, ended: int, given: str | bytes | None
+    ) -> None:
         """Log what was answered, as REST would have said it."""
         engine = self._engine
         events = engine.events
         assert events is not None  # noqa: S101 - the caller has looked
-        given = next((value for key, value in context.invocation_metadata() or () if key == "ce-id"), None)
         response, _ = render_response(
             answer, COMPLETE, model=self._name, version=engine.version, request_id=None
         )
         request = render_query(query, engine.decoder.datatypes)
         number = events.make_id(given if isinstance(given, str) else None)
-        events.log(Inference(number, began, time.time_ns(), request, True, response))
+        events.log(Inference(number, began, ended, request, True, response))
 
 
 def read_message(request: ModelInferRequest) -> Request:
