@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from serving.predictor.decoding import Decoder
@@ -29,6 +30,8 @@ from tenure.training import train
 from tenure.validation import validate_frame
 
 NAME = "clients-of-test"
+# Bytes that a server may keep of a hundred refused requests, some of them of its longest.
+GROWTH = 48 * 2**20
 DATATYPES = {
     "plan": "BYTES",
     "city": "BYTES",
@@ -158,6 +161,7 @@ def score(bundle: Bundle) -> Callable[[list[dict[str, Any]]], np.ndarray]:
 
 
 MakeBody = Callable[..., dict[str, Any]]
+Rows = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
@@ -273,3 +277,19 @@ def server(start: Start) -> Server:
     server = start(TENURE_MAX_ROWS="300", TENURE_MAX_BODY_BYTES="200000")
     server.wait_until_ready()
     return server
+
+
+@pytest.fixture(scope="module")
+def survives(
+    server: Any, make_body: MakeBody, rows: Rows, score: Callable[[Rows], np.ndarray]
+) -> Iterator[None]:
+    """Around all tests of a module the server answers as before, and has not grown."""
+    process = psutil.Process(server.process.pid)
+    for _ in range(20):
+        assert server.infer(make_body(rows[:300])).status_code == 200
+    before = process.memory_info().rss
+    yield
+    answer = server.infer(make_body(rows[:3]))
+    assert answer.status_code == 200
+    assert answer.json()["outputs"][0]["data"] == score(rows[:3]).tolist()
+    assert process.memory_info().rss - before < GROWTH
