@@ -18,7 +18,7 @@ from chaos_books import Books, Kill, Round, State
 from chaos_schedule import RUN, SERVERS, Blow, Gap
 from chaos_witness import Witnesses
 from e2e_load import Load
-from e2e_stage import read_events
+from e2e_machine import read_events
 
 from clients.errors import ClientError
 from clients.ledger.reader import Ledger

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from tiny_server import GOOD, NAME, Mode, run_tiny
+from tiny_model import GOOD, NAME
+from tiny_server import Mode, run_tiny
 
 from oip_conformance.checks import Check, Failure, Finding, Level, Tolerance, Verdict, list_checks
 from oip_conformance.runner import run_checks

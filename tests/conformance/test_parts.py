@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_server import EXAMPLE, GOOD, INPUTS, NAME, READER, Mode, run_tiny
+from tiny_model import EXAMPLE, GOOD, INPUTS, NAME, READER
+from tiny_server import Mode, run_tiny
 
 from oip_conformance.command import main
 from oip_conformance.datatypes import DATATYPES, Datatype, holds, pack, unpack

@@ -7,50 +7,39 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
+from tiny_model import (
+    GARBAGE,
+    GOOD,
+    GOOD_MESSAGE,
+    INFER_PATHS,
+    INPUTS,
+    METADATA,
+    MODEL_PATHS,
+    NAME,
+    OUTPUTS,
+    READER,
+    SERVER,
+    VERSION,
+    Refusal,
+    predict,
+    understand,
+)
 
 from oip_conformance.datatypes import pack
 from oip_conformance.errors import BrokenError
-from oip_conformance.example import Example, Tensor
 from oip_conformance.messages import MESSAGES as M
 from oip_conformance.messages import METHODS, SERVICE
-from oip_conformance.reader import Reader, Reading, UnjudgedError
+from oip_conformance.reader import UnjudgedError
 from oip_conformance.rest import BINARY_TYPE, HEADER_LENGTH, JSON_TYPE, RestRequest
-from oip_conformance.session import Session
 
-NAME, VERSION = "tiny", "1"
-EXAMPLE = Example(
-    (
-        Tensor("pair", "FP64", (1, 2), (1.5, 2.0)),
-        Tensor("whole", "INT64", (1,), (3,)),
-        Tensor("text", "BYTES", (1,), ("Zürich",)),
-        Tensor("flag", "BOOL", (1,), (True,)),
-        Tensor("single", "FP32", (1,), (0.25,)),
-        Tensor("small", "INT8", (1,), (4,)),
-    )
-)
-GOOD = json.dumps(EXAMPLE.to_json()).encode()
-INPUTS = [
-    {"name": one.name, "datatype": one.datatype, "shape": [-1, *one.shape[1:]]} for one in EXAMPLE.inputs
-]
-OUTPUTS = [
-    {"name": "total", "datatype": "FP64", "shape": [-1]},
-    {"name": "label", "datatype": "BYTES", "shape": [-1]},
-]
-METADATA = {"name": NAME, "versions": [VERSION], "platform": "tiny_sum", "inputs": INPUTS, "outputs": OUTPUTS}
-SERVER = {"name": "tiny", "version": "0", "extensions": ["binary_tensor_data"]}
-MODEL_PATHS = (f"/v2/models/{NAME}", f"/v2/models/{NAME}/versions/{VERSION}")
-INFER_PATHS = [f"{path}/infer" for path in MODEL_PATHS]
-GARBAGE = b'{"outputs": [{"name": "total", "shape": [7], "datatype": "FP64", "data": [1]}]}'
 MOST_BYTES = 150_000
 
 
@@ -72,45 +61,6 @@ class Mode(StrEnum):
     """Answers 500, from then on to the good request too."""
     LIES = "lies"
     """Answers the first good request only; then nonsense, and has no documents."""
-
-
-def predict(example: Example) -> dict[str, Tensor]:
-    by_name = {tensor.name: tensor for tensor in example.inputs}
-    rows = example.rows
-    numbers = [by_name[name] for name in ("pair", "whole", "single", "small")]
-    total = tuple(
-        sum(math.atan(value) for tensor in numbers for value in tensor.take([row]).data)  # never infinite
-        for row in range(rows)
-    )
-    label = tuple(f"{by_name['text'].data[row]} {by_name['flag'].data[row]}" for row in range(rows))
-    return {
-        "total": Tensor("total", "FP64", (rows,), total),
-        "label": Tensor("label", "BYTES", (rows,), label),
-    }
-
-
-SESSION: Any = SimpleNamespace(
-    example=EXAMPLE,
-    model_metadata=METADATA,
-    baseline=predict(EXAMPLE),
-    model=NAME,
-    list_versions=lambda: [VERSION],
-)
-READER = Reader(SESSION)
-GOOD_MESSAGE = Session.make_message(SESSION, EXAMPLE, raw=False).SerializeToString()
-
-
-class Refusal(Exception):  # noqa: N818 - an answer
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-def understand(reading: Reading) -> Example:
-    values = [value for tensor in reading.example.inputs for value in tensor.data]
-    if reading.coerced or any(value is None for value in values):
-        raise Refusal(400, "a value, datatype or shape is not the model's")
-    return reading.example
 
 
 def answer_rest(path: str, body: bytes, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:

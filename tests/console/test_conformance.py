@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_server import GOOD, NAME, Mode, run_tiny
+from tiny_model import GOOD, NAME
+from tiny_server import Mode, run_tiny
 
 
 @pytest.fixture

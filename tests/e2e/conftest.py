@@ -49,6 +49,7 @@ def _load_helper(name: str, room: str = "e2e") -> Any:
 # In this order: each imports those before it by the names that this gives them.
 _load_helper("generator")
 _load_helper("load")
+_load_helper("machine")
 stages = _load_helper("stage")
 for name in ("schedule", "witness", "books", "campaign"):
     _load_helper(name, "chaos")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from e2e_stage import call, make_environment, read_events
+from e2e_machine import call, make_environment, read_events
 
 from clients import names
 from clients.errors import ClientError

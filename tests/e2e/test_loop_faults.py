@@ -20,7 +20,7 @@ from typing import Any, Self
 import psutil
 import pytest
 import yaml
-from e2e_stage import read_events
+from e2e_machine import read_events
 
 from clients import names
 from clients.errors import ClientError

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from e2e_stage import call, make_environment
+from e2e_machine import call, make_environment
 
 from clients.errors import UnreachableError
 from clients.runs import Run, Runs

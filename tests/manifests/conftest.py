@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,13 @@ OVERLAYS = ("kind", "production")
 KUBECTL = Path(sys.executable).with_name("kubectl")
 
 Document = dict[str, Any]
+
+# Several modules here ask it; there is no package to import it from.
+_spec = importlib.util.spec_from_file_location("monitoring_queries", Path(__file__).with_name("queries.py"))
+assert _spec is not None
+assert _spec.loader is not None
+sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(sys.modules[_spec.name])
 
 
 @cache
