@@ -258,38 +258,28 @@ def refuse(ask: Callable[[bytes], bytes], request: Any, case: Case) -> None:
     assert len(error.details()) < 600
 
 
+@pytest.fixture
+def message(pb: Any, model_name: str, row: dict[str, Any], datatypes: dict[str, str]) -> Any:
+    """A good message of two rows with typed contents."""
+    return make_message(pb, model_name, row, datatypes)
+
+
 @pytest.mark.parametrize("case", CONTENTS_CASES, ids=str)
-def test_contents(
-    ask: Any,
-    pb: Any,
-    model_name: str,
-    row: dict[str, Any],
-    datatypes: dict[str, str],
-    case: Case,
-) -> None:
-    refuse(ask, make_message(pb, model_name, row, datatypes), case)
+def test_contents(ask: Any, message: Any, case: Case) -> None:
+    refuse(ask, message, case)
 
 
 @pytest.mark.parametrize("case", RAW_CASES, ids=str)
-def test_raw_contents(
-    ask: Any, pb: Any, model_name: str, row: dict[str, Any], datatypes: dict[str, str], case: Case
-) -> None:
-    refuse(ask, make_raw(make_message(pb, model_name, row, datatypes)), case)
+def test_raw_contents(ask: Any, message: Any, case: Case) -> None:
+    refuse(ask, make_raw(message), case)
 
 
 @pytest.mark.parametrize("raw", [False, True])
 def test_a_good_message_is_answered(
-    ask: Any,
-    pb: Any,
-    model_name: str,
-    row: dict[str, Any],
-    datatypes: dict[str, str],
-    raw: bool,
-    score: Callable[[Rows], np.ndarray],
+    ask: Any, pb: Any, message: Any, row: dict[str, Any], raw: bool, score: Callable[[Rows], np.ndarray]
 ) -> None:
-    request = make_message(pb, model_name, row, datatypes)
     answer = pb.ModelInferResponse.FromString(
-        ask((make_raw(request) if raw else request).SerializeToString())
+        ask((make_raw(message) if raw else message).SerializeToString())
     )
     sent = {**row, "city": "Bern", "calls": 1, "credit": 1.0, "autopay": True}
     expected = score([sent, sent]).tolist()
