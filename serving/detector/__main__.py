@@ -131,9 +131,8 @@ def _run(settings: Settings) -> bool:
         with writer.begin() as connection:
             connection.execute(update(exports).where(false()).values(rows=0))
 
-    token = settings.detector_token.get_secret_value() if settings.detector_token else None
-    limits = Limits(settings.max_body_bytes, settings.id_tensor, token)
-    application = Application(sink, metrics, watcher, check, limits)
+    limits = Limits(settings.max_body_bytes, settings.id_tensor)
+    application = Application(sink, metrics, watcher, check, limits, settings.detector_token)
     sock = _open_socket(settings)
     sink.start()
     threads.start("watcher", watcher.run)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import SecretStr
 
 from clients.errors import ClientError
 from clients.ledger.instant import now_us
@@ -57,14 +58,10 @@ class Watches(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Longest body in bytes, and the name of the customer's id in requests.
-
-    `token` is what everybody who posts must know; without one nobody must. KServe's agent cannot know any.
-    """
+    """Longest body in bytes, and the name of the customer's id in requests."""
 
     body: int
     id_name: str
-    token: str | None = None
 
 
 class _HttpError(Exception):
@@ -84,6 +81,7 @@ class Application:
         watcher: Is told of new objects and asked for its state.
         check: Raises LedgerError when the ledger cannot be written; may block.
         limits: Of bodies.
+        token: What everybody who posts must know; without one nobody must. KServe's agent can send none.
     """
 
     def __init__(
@@ -93,13 +91,14 @@ class Application:
         watcher: Watches,
         check: Callable[[], None],
         limits: Limits,
+        token: SecretStr | None = None,
     ) -> None:
         self._sink = sink
         self._metrics = metrics
         self._watcher = watcher
         self._check = check
         self._limits = limits
-        self._expected = None if limits.token is None else f"Bearer {limits.token}".encode()
+        self._expected = f"Bearer {token.get_secret_value()}".encode() if token else None
         self._too_long = f"the body has more than {limits.body} bytes: send less at a time"
         self._gets: dict[str, Callable[[], Awaitable[Reply]]] = {
             "/healthz": self._show_health,

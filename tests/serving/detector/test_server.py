@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
 from sqlalchemy import Engine, select
 
 from clients.ledger.engine import open_engine
@@ -80,7 +81,8 @@ def ask(engine: Engine, watching: Watching, broken: list[str], token: str | None
         if broken:
             raise LedgerError(broken[0])
 
-    application = Application(sink, metrics, watching, check, Limits(LIMIT, "customer_id", token))
+    given = SecretStr(token) if token else None
+    application = Application(sink, metrics, watching, check, Limits(LIMIT, "customer_id"), given)
 
     def run(talk: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
         async def main() -> None:
@@ -127,10 +129,13 @@ def test_who_posts_must_know_the_token(ask: Ask, engine: Engine) -> None:
         known = {**BATCH, "authorization": "Bearer secret"}
         answer = await client.post("/events/telco/v0", content=content, headers=known)
         assert (answer.status_code, answer.json()["events"]) == (200, 2)
+        answer = await client.post("/events", content=b"no event", headers=known)
+        assert (answer.status_code, answer.json()["dead_letters"]) == (200, 1)
 
     ask(talk)
     assert len(read(engine, predictions)) == 1
-    assert not read(engine, dead_letters)
+    (letter,) = read(engine, dead_letters)
+    assert "secret" not in str(letter)
 
 
 def test_batch_is_recorded(ask: Ask, engine: Engine) -> None:
