@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +26,10 @@ BUNDLE = "tenure.bundle"
 STORAGE = "tenure.uri"
 
 TAG_LENGTH = 5000  # MLflow cuts tag values off at 8,000 characters; some servers still at 5,000
+
+_WRITES = 3
+_CONFLICTS = ("IntegrityError", "UniqueViolation", "0 were matched")
+"""What the server's database says (SQLite, PostgreSQL, SQLAlchemy) when another client was faster."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,7 @@ class Tracking:
         """Register a bundle as a version of `model`; the same bundle again gives the same version.
 
         The version's source is a small directory of the run that says where the bundle is (`clients.flavor`).
+        When several runs register one bundle at once, all of them get the first of their versions.
         """
         from mlflow.exceptions import MlflowException
 
@@ -171,13 +177,20 @@ class Tracking:
                 run_id=run_id,
                 tags={**(tags or {}), BUNDLE: digest, STORAGE: uri},
             )
-        return _read_version(created)
+        # The server knows no "unless there is one": who sees an older version takes its own back.
+        first = self.find_version(model, digest)
+        if first is None or first.version == str(created.version):
+            return _read_version(created)
+        with self.translate(f"deleting version {created.version} of {model}, the same as {first.version}"):
+            self.client.delete_model_version(model, created.version)
+        return first
 
     def find_version(self, model: str, digest: str) -> Version | None:
-        """Return the version of `model` that holds the bundle, or None."""
+        """Return the version of `model` that holds the bundle (the first, if there are several), or None."""
         with self.translate(f"looking for bundle {digest[:12]} in {model}"):
             found = self.client.search_model_versions(f"name = '{model}' and tags.`{BUNDLE}` = '{digest}'")
-        return _read_version(found[0]) if found else None
+        versions = [_read_version(version) for version in found]
+        return min(versions, key=lambda version: int(version.version), default=None)
 
     def find_alias(self, model: str, alias: str) -> Version | None:
         """Return the version of `model` that carries the alias, or None."""
@@ -190,7 +203,7 @@ class Tracking:
     def set_alias(self, model: str, alias: str, version: str) -> None:
         """Point the alias at a version, and at no other."""
         with self.translate(f"setting {model}@{alias}"):
-            self.client.set_registered_model_alias(model, alias, version)
+            _write(lambda: self.client.set_registered_model_alias(model, alias, version))
 
     def delete_alias(self, model: str, alias: str) -> None:
         """Take the alias away, wherever it points."""
@@ -201,7 +214,7 @@ class Tracking:
         """Set tags of a version."""
         with self.translate(f"tagging {model} version {version}"):
             for name, value in tags.items():
-                self.client.set_model_version_tag(model, version, name, value[:TAG_LENGTH])
+                _write(partial(self.client.set_model_version_tag, model, version, name, value[:TAG_LENGTH]))
 
     @contextmanager
     def translate(self, action: str) -> Iterator[None]:
@@ -212,6 +225,24 @@ class Tracking:
             yield
         except MlflowException as error:
             raise _translate(error, f"{self.url}: {action}") from error
+
+
+def _write(change: Callable[[], object]) -> None:
+    """Make a change, again if another client wrote the same row at the same moment.
+
+    MLflow's server looks for the row and then inserts or updates it; whoever comes second is refused with its
+    database's error, and meets the row, or its absence, when it comes again.
+    """
+    from mlflow.exceptions import MlflowException
+
+    for left in reversed(range(_WRITES)):
+        try:
+            change()
+        except MlflowException as error:
+            if not left or not any(conflict in error.message for conflict in _CONFLICTS):
+                raise
+        else:
+            return
 
 
 def _translate(error: Any, action: str) -> ClientError:

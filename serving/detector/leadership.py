@@ -46,7 +46,7 @@ class Leadership:
                 return True
             return self._claim()
         except SQLAlchemyError as error:
-            self.release()
+            self._drop()
             cause = getattr(error, "orig", None) or error
             raise LedgerError(
                 f"whoever watches is agreed on in the ledger, and it does not answer: {str(cause).strip()}; "
@@ -54,10 +54,23 @@ class Leadership:
             ) from error
 
     def release(self) -> None:
-        """Give the right back, if it is held."""
+        """Give the right back, if it is held: another one gets it from now on."""
+        try:
+            if self._connection is not None:
+                # Closing alone would leave it held until the server has noticed.
+                self._connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
+        except SQLAlchemyError as error:
+            logger.warning(
+                "the right to watch ends with its session: %s", getattr(error, "orig", None) or error
+            )
+        finally:
+            self._drop()
+
+    def _drop(self) -> None:
+        """End the session, and with it the right."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            # Not back into the pool: the lock belongs to the session, and ends with it.
+            # Not back into the pool: what this session was set up for ends with it.
             connection.invalidate()
             connection.close()
 

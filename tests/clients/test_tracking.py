@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pytest
 
 from clients.errors import NotFoundError, RefusedError, UnreachableError
@@ -45,6 +50,45 @@ def test_bundle_is_registered_once(tracking: Tracking, project: str) -> None:
     version = tracking.find_version(project, "f" * 64)
     assert version is not None
     assert version.tags["gate"] == "approved"
+
+
+def do_at_once(action: Callable[[int], Any], times: int = 8) -> list[Any]:
+    """Call `action` with 0, 1, ... from a thread each, all at one moment; returns what they return."""
+    gate = threading.Barrier(times)
+
+    def act(number: int) -> Any:
+        gate.wait()
+        return action(number)
+
+    with ThreadPoolExecutor(times) as pool:
+        return list(pool.map(act, range(times)))
+
+
+def test_many_runs_register_one_bundle_at_once(tracking: Tracking, project: str) -> None:
+    run_id = open_study(tracking, project, "tag", tags={}, params={}).run_id
+    uri = f"s3://tenure/bundles/{DIGEST}"
+    found = do_at_once(lambda _: tracking.register_bundle(project, run_id, DIGEST, uri))
+    assert {version.version for version in found} == {"1"}
+    (left,) = tracking.client.search_model_versions(f"name = '{project}'")
+    assert str(left.version) == "1"
+
+
+def test_many_runs_write_the_same_alias_and_tag_at_once(tracking: Tracking, project: str) -> None:
+    """MLflow's server looks for the row and then inserts it: who comes second is refused."""
+    run_id = open_study(tracking, project, "tag", tags={}, params={}).run_id
+    tracking.register_bundle(project, run_id, DIGEST, f"s3://tenure/bundles/{DIGEST}")
+
+    def write(number: int) -> None:
+        tracking.set_alias(project, CHALLENGER, "1")
+        tracking.tag_version(project, "1", {"rollout": str(number)})
+
+    for _ in range(5):
+        do_at_once(write)
+        found = tracking.find_alias(project, CHALLENGER)
+        assert found is not None
+        assert found.tags["rollout"] in "01234567"
+        tracking.delete_alias(project, CHALLENGER)
+        tracking.client.delete_model_version_tag(project, "1", "rollout")
 
 
 def test_what_is_missing_is_not_found(tracking: Tracking) -> None:
