@@ -4,13 +4,16 @@ Both start from the columns of a request and hold the same number of trees of th
 same customers in this run. CPU time of this process is measured, on one thread each, so that a busy machine
 changes little; blocks of the two alternate, and the median block counts.
 
-Run: python benchmarks/scoring.py
+The trees alone are also run by XGBoost, by treelite's interpreter (GTIL) and, where there is a C compiler, by
+the C that tl2cgen makes of them.
 
-treelite (GTIL) is measured beside them where it is installed; it is no dependency of Tenure.
+Run: python benchmarks/scoring.py
 """
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import statistics
 import tempfile
 import time
@@ -20,6 +23,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import tl2cgen
+import treelite
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
@@ -63,7 +68,9 @@ def main() -> None:
         f"{len(bundle.featuriser.names)} columns; CPU microseconds a call, median of {BLOCKS} blocks\n"
     )
     print(f"{'':48}" + "".join(f"{f'{count:,} rows':>14}" for count in COUNTS))
-    table = {count: measure_all(scorer, pipeline, rows[:count]) for count in COUNTS}
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = compile_trees(bundle, Path(folder))
+        table = {count: measure_all(scorer, pipeline, rows[:count], compiled) for count in COUNTS}
     for name in table[1]:
         print(f"{name:48}" + "".join(f"{table[count][name]:14,.1f}" for count in COUNTS))
     ours, theirs = next(iter(table[1])), list(table[1])[-1]
@@ -119,7 +126,22 @@ def describe_rows(frame: pd.DataFrame, contract: Contract) -> list[dict[str, Any
     return [{str(name): value for name, value in record.items()} for record in records]
 
 
-def measure_all(scorer: Scorer, pipeline: Pipeline, rows: list[dict[str, Any]]) -> dict[str, float]:
+def compile_trees(bundle: Bundle, folder: Path) -> tl2cgen.Predictor | None:
+    """The trees as a library that a C compiler made, or None if there is no compiler."""
+    if shutil.which("gcc") is None:
+        print("tl2cgen is not measured: there is no gcc on the PATH\n")
+        return None
+    model = treelite.frontend.from_xgboost(load_booster(bundle.read(TREES)))
+    library = folder / "trees.so"
+    # quantize: thresholds become whole numbers, which tl2cgen's makers name as the faster way.
+    with contextlib.redirect_stdout(None):  # it says how many files of C it writes
+        tl2cgen.export_lib(model, toolchain="gcc", libpath=library, params={"quantize": 1})
+    return tl2cgen.Predictor(library, nthread=1)
+
+
+def measure_all(
+    scorer: Scorer, pipeline: Pipeline, rows: list[dict[str, Any]], compiled: tl2cgen.Predictor | None
+) -> dict[str, float]:
     """Return CPU microseconds a call of each way, by name: ours first, the pipeline last."""
     bundle = scorer.bundle
     columns = to_columns(rows, bundle.featuriser.names)
@@ -152,7 +174,7 @@ def measure_all(scorer: Scorer, pipeline: Pipeline, rows: list[dict[str, Any]]) 
         "trees by XGBoost's inplace_predict instead": lambda: booster.inplace_predict(
             X, predict_type="margin"
         ),
-        **find_treelite(bundle, X),
+        **find_treelite(bundle, X, compiled),
         "pipeline, DataFrame given": lambda: pipeline.predict_proba(frame),
         "pipeline: columns to probability": ask_pipeline,
     }
@@ -174,18 +196,23 @@ def read_arrays(columns: dict[str, list[Any]], bundle: Bundle) -> dict[str, Any]
     return arrays
 
 
-def find_treelite(bundle: Bundle, X: Any) -> dict[str, Callable[[], Any]]:
-    """The trees in treelite's interpreter, if it is installed; it must say what they say."""
-    try:
-        import treelite
-        from treelite import gtil
-    except ImportError:
-        return {}
-    model = treelite.frontend.from_xgboost(load_booster(bundle.read(TREES)))
-    margins = load_booster(bundle.read(TREES)).inplace_predict(X, predict_type="margin")
-    found = gtil.predict(model, X, nthread=1, pred_margin=True)
-    np.testing.assert_allclose(np.ravel(found), margins, atol=1e-5)
-    return {"trees by treelite's GTIL instead": lambda: gtil.predict(model, X, nthread=1, pred_margin=True)}
+def find_treelite(bundle: Bundle, X: Any, compiled: tl2cgen.Predictor | None) -> dict[str, Callable[[], Any]]:
+    """The trees in treelite's interpreter and compiled; both must say what XGBoost says."""
+    booster = load_booster(bundle.read(TREES))
+    model = treelite.frontend.from_xgboost(booster)
+    ways: dict[str, Callable[[], Any]] = {
+        "trees by treelite's GTIL instead": lambda: treelite.gtil.predict(
+            model, X, nthread=1, pred_margin=True
+        )
+    }
+    if compiled is not None:
+        ways["trees compiled by tl2cgen instead"] = lambda: compiled.predict(
+            tl2cgen.DMatrix(X, dtype="float32"), pred_margin=True
+        )
+    margins = booster.inplace_predict(X, predict_type="margin")
+    for way in ways.values():
+        np.testing.assert_allclose(np.ravel(way()), margins, atol=1e-5)
+    return ways
 
 
 def count_calls(way: Callable[[], Any]) -> int:
