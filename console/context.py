@@ -48,6 +48,7 @@ _SECRETS: dict[Need, tuple[str, dict[str, str]]] = {
     "store": ("tenure-s3", {"accesskey": "s3_access_key", "secretkey": "s3_secret_key"}),
     "tracking": ("tenure-tracking", {"username": "tracking_username", "password": "tracking_password"}),
     "ledger": ("tenure-databases", {"ledger-reader-url": "ledger_url"}),
+    "detector": ("tenure-detector", {"token": "detector_token"}),
 }
 _PODS_ONLY = frozenset({"kubeconfig", "kube_context", "runs_token_file", "namespace"})
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432}

@@ -22,7 +22,7 @@ _GROUPS = (
     "gateway.networking.k8s.io/v1", "gateway.envoyproxy.io/v1alpha1", "serving.kserve.io/v1beta1",
     "serving.kserve.io/v1alpha1", "argoproj.io/v1alpha1", "cert-manager.io/v1",
 )  # fmt: skip
-_SECRETS = ("tenure-s3", "tenure-databases", "tenure-tracking")
+_SECRETS = ("tenure-s3", "tenure-databases", "tenure-tracking", "tenure-detector")
 
 
 class _Source(NamedTuple):

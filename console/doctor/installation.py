@@ -15,6 +15,7 @@ _KEYS = {
     "tenure-s3": ("accesskey", "secretkey", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
     "tenure-databases": ("ledger-url",),
     "tenure-tracking": ("username", "password"),
+    "tenure-detector": ("token",),
 }
 _AGAIN = "`make up CLUSTER=existing` adds what is missing, and overwrites nothing"
 

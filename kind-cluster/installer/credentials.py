@@ -17,6 +17,10 @@ Values = Mapping[str, str]
 S3 = "tenure-s3"
 DATABASES = "tenure-databases"
 TRACKING = "tenure-tracking"
+DETECTOR = "tenure-detector"
+OURS = (S3, DATABASES, TRACKING, DETECTOR)
+"""What `make up` makes, and what pods of ours read: when one changes they are started anew."""
+
 PIPELINES_S3 = "mlpipeline-minio-artifact"
 """Where Kubeflow Pipelines keeps its own key of the object store."""
 
@@ -92,6 +96,13 @@ def plan_tracking(existing: Values | None, make: Callable[[], str] = make_passwo
     kept.setdefault("username", "tenure")
     kept.setdefault("password", make())
     kept.setdefault("flask-secret-key", make())
+    return kept
+
+
+def plan_detector(existing: Values | None, make: Callable[[], str] = make_password) -> dict[str, str]:
+    """Return all of the Secret `tenure-detector`: what those know who report outcomes and transitions."""
+    kept = dict(existing or {})
+    kept.setdefault("token", make())
     return kept
 
 

@@ -28,10 +28,7 @@ _ERASED = ("Namespace", "PersistentVolumeClaim")
 
 def make_secrets(site: Site) -> str:
     """Make the keys and passwords that are missing; of the others only the pipelines' key changes."""
-    documents = {
-        name: site.kubectl.get("secret", name, NAMESPACE)
-        for name in (credentials.S3, credentials.DATABASES, credentials.TRACKING)
-    }
+    documents = {name: site.kubectl.get("secret", name, NAMESPACE) for name in credentials.OURS}
     there = {name: credentials.read_secret(one) for name, one in documents.items()}
     pipelines = site.kubectl.get("secret", credentials.PIPELINES_S3, PIPELINES_NAMESPACE)
     environment = site.programs.environment
@@ -51,11 +48,13 @@ def make_secrets(site: Site) -> str:
     s3 = credentials.plan_s3(used, key, _read_key(environment, "S3_READER"))
     databases = credentials.plan_databases(there[credentials.DATABASES])
     tracking = credentials.plan_tracking(there[credentials.TRACKING])
+    detector = credentials.plan_detector(there[credentials.DETECTOR])
     annotations = credentials.describe_store(site.options.s3_url, site.options.s3_region)
     wanted = [
         credentials.make_secret(credentials.S3, NAMESPACE, s3, annotations),
         credentials.make_secret(credentials.DATABASES, NAMESPACE, databases),
         credentials.make_secret(credentials.TRACKING, NAMESPACE, tracking),
+        credentials.make_secret(credentials.DETECTOR, NAMESPACE, detector),
         *credentials.copy_for_runs(s3, databases, tracking),
     ]
     site.ensure_namespaces((NAMESPACE, PIPELINES_NAMESPACE))
@@ -92,10 +91,7 @@ def render(site: Site) -> list[Document]:
     settings = choose_settings(options, references[COMPONENTS], _find_gateway_url(site))
     directory = write_kustomization(site.directory / "overlay", options, references, settings)
     found = load(site.kubectl.need("kustomize", str(directory)))
-    held = [
-        site.kubectl.get("secret", name, NAMESPACE)
-        for name in (credentials.S3, credentials.DATABASES, credentials.TRACKING)
-    ]
+    held = [site.kubectl.get("secret", name, NAMESPACE) for name in credentials.OURS]
     stamped = stamp(found, images.ids, fingerprint([(one or {}).get("data") for one in held]))
     return add_pull_secret(stamped, site.read_login())
 

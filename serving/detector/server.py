@@ -64,6 +64,19 @@ class Limits:
     id_name: str
 
 
+@dataclass(frozen=True)
+class Token:
+    """What those must know who post.
+
+    Attributes:
+        value: The token; without one nobody must know anything.
+        for_events: Whether those who post events must know it too. KServe's agent can send none.
+    """
+
+    value: SecretStr | None = None
+    for_events: bool = True
+
+
 class _HttpError(Exception):
     """An answer other than 200."""
 
@@ -81,7 +94,7 @@ class Application:
         watcher: Is told of new objects and asked for its state.
         check: Raises LedgerError when the ledger cannot be written; may block.
         limits: Of bodies.
-        token: What everybody who posts must know; without one nobody must. KServe's agent can send none.
+        token: What those who post must know.
     """
 
     def __init__(
@@ -91,14 +104,15 @@ class Application:
         watcher: Watches,
         check: Callable[[], None],
         limits: Limits,
-        token: SecretStr | None = None,
+        token: Token = Token(),
     ) -> None:
         self._sink = sink
         self._metrics = metrics
         self._watcher = watcher
         self._check = check
         self._limits = limits
-        self._expected = f"Bearer {token.get_secret_value()}".encode() if token else None
+        self._expected = f"Bearer {token.value.get_secret_value()}".encode() if token.value else None
+        self._events_are_free = not token.for_events
         self._too_long = f"the body has more than {limits.body} bytes: send less at a time"
         self._gets: dict[str, Callable[[], Awaitable[Reply]]] = {
             "/healthz": self._show_health,
@@ -143,7 +157,8 @@ class Application:
         if method != "POST" or not (is_events or path in self._posts):
             known = is_events or path in self._posts or path in self._gets
             raise _HttpError(405 if known else 404, f"there is no {method} {path[:200]} here")
-        self._authorize(scope)
+        if not (is_events and self._events_are_free):
+            self._authorize(scope)
         reserved = 0
 
         def reserve(size: int) -> None:
@@ -166,7 +181,9 @@ class Application:
         for key, value in scope["headers"]:
             if key == b"authorization" and hmac.compare_digest(value, self._expected):
                 return
-        raise _HttpError(401, "posts need the detector's bearer token: TENURE_DETECTOR_TOKEN")
+        raise _HttpError(
+            401, f"{scope['path'][:200]} needs the detector's bearer token: TENURE_DETECTOR_TOKEN"
+        )
 
     async def _read(self, scope: Scope, receive: Receive, reserve: Callable[[int], None]) -> bytes:
         """Return the body, having made room for it."""

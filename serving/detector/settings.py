@@ -25,6 +25,10 @@ class Settings(ClientSettings):
         description="Address to listen on.",
     )
     detector_port: int = Field(default=8080, ge=1, le=65_535, description="Port to listen on.")
+    open_events: bool = Field(
+        default=False,
+        description="Take events without TENURE_DETECTOR_TOKEN, which KServe's agent cannot send.",
+    )
     id_tensor: str = Field(
         default="customer_id",
         min_length=1,

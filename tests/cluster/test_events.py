@@ -146,6 +146,35 @@ def test_every_protocol_becomes_rows(
     assert scores[f"{run}-rest-0-1"] == pytest.approx(expected[1], abs=1e-6)
 
 
+# Posts an outcome that never was, as a transition too, and a batch of no events; prints what it was answered.
+FORGER = """
+import json, sys, urllib.error, urllib.request
+label = {"service": sys.argv[2], "customer_id": sys.argv[3], "outcome": "Yes"}
+label["true_at"] = "2026-01-01T00:00:00Z"
+for path, rows in (("/labels", [label]), ("/transitions", [label]), ("/events", [])):
+    kind = {"content-type": "application/cloudevents-batch+json" if path == "/events" else "application/json"}
+    request = urllib.request.Request(sys.argv[1] + path, json.dumps(rows).encode(), kind)
+    try:
+        print(path, urllib.request.urlopen(request, timeout=10).status)
+    except urllib.error.HTTPError as error:
+        print(path, error.code)
+"""
+
+
+def test_a_model_server_can_post_events_but_no_outcomes(
+    platform: Any, ledger: Ledger, service: Bundle, make_project: Any
+) -> None:
+    """From the pod of one, as somebody would who had taken it over."""
+    name, customer = make_project().rollout.service, f"forged-{secrets.token_hex(4)}"
+    pod = ready_pods(platform.cluster, f"serving.kserve.io/inferenceservice={name}")[0]
+    python = ("exec", pod, "-c", "kserve-container", "--", "python", "-c", FORGER)
+    said = platform.cluster.run("-n", NAMESPACE, *python, platform.inside.detector_url, name, customer)
+    assert said.stdout.split() == ["/labels", "401", "/transitions", "401", "/events", "200"]
+    assert customer not in set(ledger.read_labels(name)["customer_id"])
+    environment = platform.cluster.run("-n", NAMESPACE, "exec", pod, "-c", "kserve-container", "--", "env")
+    assert "TENURE_DETECTOR_TOKEN" not in environment.stdout
+
+
 @contextmanager
 def load(platform: Any, bundle: Bundle, name: str, folder: Path, start_load: Any) -> Iterator[Any]:
     """Ask steadily through the gateway; every answer is compared with the bundle's own."""

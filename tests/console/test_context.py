@@ -46,6 +46,7 @@ SECRETS = {
     "tenure-s3": {"accesskey": "key", "secretkey": "hidden"},
     "tenure-databases": {"ledger-reader-url": LEDGER, "ledger-url": "postgresql://owner@db/ledger"},
     "tenure-tracking": {"username": "tenure", "password": "hidden"},
+    "tenure-detector": {"token": "hidden"},
 }
 
 # Answers as kubectl does, and writes down what it was asked for and that it was ended.
@@ -183,14 +184,16 @@ def test_only_what_is_needed_is_reached_and_only_its_secret_read(cluster: Cluste
         url = settings.ledger_url.get_secret_value()
         assert url.startswith("postgresql+psycopg://reader:p%40ss%3Aword%2F1@127.0.0.1:")
         assert settings.s3_secret_key.get_secret_value() == ""
+        assert settings.detector_token is not None
         assert httpx.get(str(settings.detector_url), trust_env=False).text == "ok"
         again = open_settings("detector")
         assert again.detector_url == settings.detector_url, "one tunnel for each Service"
     assert cluster.forwarded == ["service/tenure-detector", "service/tenure-ledger-db"]
     assert cluster.ended == cluster.forwarded
-    assert [path for path in cluster.asked if "secrets" in path] == [
-        "/api/v1/namespaces/tenure/secrets/tenure-databases"
-    ]
+    assert {path for path in cluster.asked if "secrets" in path} == {
+        "/api/v1/namespaces/tenure/secrets/tenure-databases",
+        "/api/v1/namespaces/tenure/secrets/tenure-detector",
+    }
     assert get_remote() is None
 
 

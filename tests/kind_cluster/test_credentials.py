@@ -50,6 +50,7 @@ def test_runs_may_only_read_the_ledger_and_get_no_key_of_the_model_servers() -> 
     assert set(values["tenure-s3"] or ()) == {"accesskey", "secretkey"}
     assert values["tenure-databases"] == {"ledger-url": databases["ledger-reader-url"]}
     assert set(values["tenure-tracking"] or ()) == {"username", "password"}
+    assert "tenure-detector" not in values, "no step reports outcomes"
 
 
 @given(
@@ -59,6 +60,8 @@ def test_what_is_there_is_never_changed(existing: dict[str, str]) -> None:
     planned = credentials.plan_databases(existing)
     assert {key: planned[key] for key in existing} == existing
     assert credentials.plan_databases(planned) == planned
+    made = credentials.plan_detector(None)
+    assert credentials.plan_detector(made) == made
 
 
 def test_two_installations_share_no_password() -> None:

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 SECRETS = {
     "tenure-s3": {"accesskey", "secretkey"},
     "tenure-tracking": {"username", "password", "flask-secret-key"},
+    "tenure-detector": {"token"},
     "tenure-databases": {
         "ledger-url",
         "ledger-reader-url",

@@ -18,7 +18,7 @@ from serving.detector.errors import LedgerError
 from serving.detector.event import KINDS
 from serving.detector.metrics import Metrics
 from serving.detector.migration import migrate
-from serving.detector.server import Application, Limits
+from serving.detector.server import Application, Limits, Token
 from serving.detector.sink import Sink
 from serving.detector.writer import Writer
 
@@ -65,13 +65,13 @@ def broken() -> list[str]:
 
 
 @pytest.fixture
-def token() -> str | None:
+def token() -> Token:
     """What those who post must know, if anything."""
-    return None
+    return Token()
 
 
 @pytest.fixture
-def ask(engine: Engine, watching: Watching, broken: list[str], token: str | None) -> Iterator[Ask]:
+def ask(engine: Engine, watching: Watching, broken: list[str], token: Token) -> Iterator[Ask]:
     """Return a function that lets a client talk to the application."""
     metrics = Metrics(CollectorRegistry())
     sink = Sink(Writer(engine), metrics, items=1000, size=2 * LIMIT)
@@ -81,8 +81,7 @@ def ask(engine: Engine, watching: Watching, broken: list[str], token: str | None
         if broken:
             raise LedgerError(broken[0])
 
-    given = SecretStr(token) if token else None
-    application = Application(sink, metrics, watching, check, Limits(LIMIT, "customer_id"), given)
+    application = Application(sink, metrics, watching, check, Limits(LIMIT, "customer_id"), token)
 
     def run(talk: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
         async def main() -> None:
@@ -115,7 +114,7 @@ def read(engine: Engine, table: Any) -> list[Any]:
         return list(connection.execute(select(table)))
 
 
-@pytest.mark.parametrize("token", ["secret"])
+@pytest.mark.parametrize("token", [Token(SecretStr("secret"))])
 def test_who_posts_must_know_the_token(ask: Ask, engine: Engine) -> None:
     async def talk(client: httpx.AsyncClient) -> None:
         content = json.dumps(make_events())
@@ -136,6 +135,29 @@ def test_who_posts_must_know_the_token(ask: Ask, engine: Engine) -> None:
     assert len(read(engine, predictions)) == 1
     (letter,) = read(engine, dead_letters)
     assert "secret" not in str(letter)
+
+
+@pytest.mark.parametrize("token", [Token(SecretStr("secret"), for_events=False)])
+def test_where_an_agent_posts_events_outcomes_still_need_the_token(ask: Ask, engine: Engine) -> None:
+    label = {"service": "telco", "customer_id": "c7", "outcome": "Yes", "true_at": "2026-02-01T00:00:00Z"}
+    known = {"authorization": "Bearer secret"}
+
+    async def talk(client: httpx.AsyncClient) -> None:
+        answer = await client.post("/events/telco/v0", content=json.dumps(make_events()), headers=BATCH)
+        assert (answer.status_code, answer.json()["events"]) == (200, 2)
+        for path in ("/labels", "/transitions", "/notifications"):
+            answer = await client.post(path, json=[label])
+            assert (answer.status_code, path in answer.json()["error"]) == (401, True)
+        # No other spelling of an address of events is one of outcomes.
+        for path in ("/events/../labels", "/events//labels", "//labels", "/labels/"):
+            answer = await client.post(path, json=[label])
+            assert answer.status_code in (200, 401, 404), path
+        assert read(engine, labels) == []
+        answer = await client.post("/labels", json=[label], headers=known)
+        assert (answer.status_code, answer.json()["accepted"]) == (200, 1)
+
+    ask(talk)
+    assert len(read(engine, predictions)) == len(read(engine, labels)) == 1
 
 
 def test_batch_is_recorded(ask: Ask, engine: Engine) -> None:
