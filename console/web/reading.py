@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -99,6 +99,7 @@ class Reader:
             for document in cluster.inference.list()
             if PROJECT_LABEL in document["metadata"].get("labels", {})
         ]
+        self._fetch_projects(filter(None, map(_get_project_uri, found)))
         return [self._read_service(cluster, document) for document in sorted(found, key=_get_name)]
 
     def read_ledger(self, services: Sequence[str] | None) -> LedgersReading:
@@ -158,7 +159,7 @@ class Reader:
     def _read_service(self, cluster: Services, document: Mapping[str, Any]) -> ServiceReading:
         metadata = document["metadata"]
         name = metadata["name"]
-        project = self._find_project((metadata.get("annotations") or {}).get(PROJECT_URI))
+        project = self._projects.get(_get_project_uri(document) or "")
         ready = get_condition(document, "Ready") or {}
         return ServiceReading(
             state=describe_service(document, cluster.routes.find(route_name(name))),
@@ -170,19 +171,25 @@ class Reader:
             else str(ready.get("message") or ready.get("reason") or "it is not ready yet"),
         )
 
-    def _find_project(self, uri: str | None) -> Project | None:
-        """Return the project of the newest roll-out; None if it cannot be had: only steps are said by it."""
-        if uri is None:
-            return None
-        if uri not in self._projects:
+    def _fetch_projects(self, uris: Iterable[str]) -> None:
+        """Fetch projects that are not known yet. Without one, its steps are not said, and nothing else."""
+        for uri in uris:
+            if uri in self._projects:
+                continue
             if self._store is None:
                 self._store = Store.connect(self._settings)
             try:
                 text = self._store.get_bytes(uri).decode("utf-8", "replace")
                 self._projects[uri] = parse_project(text, where=uri)
+            except UnreachableError:
+                return  # each try takes seconds, and the page waits for all of them
             except (ClientError, TenureError):
-                return None
-        return self._projects[uri]
+                continue
+
+
+def _get_project_uri(document: Mapping[str, Any]) -> str | None:
+    """Return where the project of the newest roll-out lies."""
+    return (document["metadata"].get("annotations") or {}).get(PROJECT_URI)
 
 
 def _get_name(document: Mapping[str, Any]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,11 +78,50 @@ def test_only_our_services_are_read_with_steps_and_shares(settings: Settings, se
     assert found.trouble is not None
 
 
+@contextmanager
+def hang_up() -> Iterator[tuple[int, list[Any]]]:
+    """A server that closes every connection; yields its port and who has come."""
+    came: list[Any] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, address = server.accept()
+                except OSError:  # closed
+                    return
+                came.append(address)
+                connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1], came
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
 def test_a_store_that_is_down_takes_only_the_steps_away(settings: Settings, service: Any) -> None:
-    dead = settings.model_copy(update={"s3_url": "http://127.0.0.1:9"})
-    found = read_service(dead)
+    """The page waits for it once, however many services there are."""
+    more = [f"{NAME}-{number}" for number in range(3)]
+    for name in more:
+        metadata = {
+            "name": name,
+            "labels": {PROJECT_LABEL: "p"},
+            "annotations": {PROJECT_URI: f"s3://tenure/{name}.json"},
+        }
+        model = {"modelFormat": {"name": "tenure"}, "storageUri": f"s3://tenure/bundles/{'a' * 64}"}
+        service.inference.create({"metadata": metadata, "spec": {"predictor": {"model": model}}})
+    try:
+        with hang_up() as (port, came):
+            found = read_service(settings.model_copy(update={"s3_url": f"http://127.0.0.1:{port}"}))
+    finally:
+        for name in more:
+            service.inference.delete(name)
     assert found.steps == ()
     assert found.state.variants[0].weight == 100
+    assert 1 <= len(came) <= 5, "one request, and the client's own retries"
 
 
 def test_the_ledger_is_read_for_each_service(settings: Settings, tmp_path: Path) -> None:
