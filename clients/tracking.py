@@ -189,8 +189,9 @@ class Tracking:
         """Return the version of `model` that holds the bundle (the first, if there are several), or None."""
         with self.translate(f"looking for bundle {digest[:12]} in {model}"):
             found = self.client.search_model_versions(f"name = '{model}' and tags.`{BUNDLE}` = '{digest}'")
-        versions = [_read_version(version) for version in found]
-        return min(versions, key=lambda version: int(version.version), default=None)
+        # The others may be losing their tags, for they are being taken back.
+        first = min(found, key=lambda version: int(version.version), default=None)
+        return None if first is None else _read_version(first)
 
     def find_alias(self, model: str, alias: str) -> Version | None:
         """Return the version of `model` that carries the alias, or None."""

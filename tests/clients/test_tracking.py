@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -52,13 +53,13 @@ def test_bundle_is_registered_once(tracking: Tracking, project: str) -> None:
     assert version.tags["gate"] == "approved"
 
 
-def do_at_once(action: Callable[[int], Any], times: int = 8) -> list[Any]:
-    """Call `action` with 0, 1, ... from a thread each, all at one moment; returns what they return."""
+def do_at_once(action: Callable[[], Any], times: int = 8) -> list[Any]:
+    """Call `action` from several threads at one moment; returns what it returned to each."""
     gate = threading.Barrier(times)
 
-    def act(number: int) -> Any:
+    def act(_: int) -> Any:
         gate.wait()
-        return action(number)
+        return action()
 
     with ThreadPoolExecutor(times) as pool:
         return list(pool.map(act, range(times)))
@@ -67,10 +68,12 @@ def do_at_once(action: Callable[[int], Any], times: int = 8) -> list[Any]:
 def test_many_runs_register_one_bundle_at_once(tracking: Tracking, project: str) -> None:
     run_id = open_study(tracking, project, "tag", tags={}, params={}).run_id
     uri = f"s3://tenure/bundles/{DIGEST}"
-    found = do_at_once(lambda _: tracking.register_bundle(project, run_id, DIGEST, uri))
-    assert {version.version for version in found} == {"1"}
-    (left,) = tracking.client.search_model_versions(f"name = '{project}'")
-    assert str(left.version) == "1"
+    for round_ in range(3):
+        model = f"{project}-{round_}"
+        found = do_at_once(partial(tracking.register_bundle, model, run_id, DIGEST, uri))
+        assert {version.version for version in found} == {"1"}
+        (left,) = tracking.client.search_model_versions(f"name = '{model}'")
+        assert str(left.version) == "1"
 
 
 def test_many_runs_write_the_same_alias_and_tag_at_once(tracking: Tracking, project: str) -> None:
@@ -78,15 +81,15 @@ def test_many_runs_write_the_same_alias_and_tag_at_once(tracking: Tracking, proj
     run_id = open_study(tracking, project, "tag", tags={}, params={}).run_id
     tracking.register_bundle(project, run_id, DIGEST, f"s3://tenure/bundles/{DIGEST}")
 
-    def write(number: int) -> None:
+    def write() -> None:
         tracking.set_alias(project, CHALLENGER, "1")
-        tracking.tag_version(project, "1", {"rollout": str(number)})
+        tracking.tag_version(project, "1", {"rollout": threading.current_thread().name})
 
     for _ in range(5):
         do_at_once(write)
         found = tracking.find_alias(project, CHALLENGER)
         assert found is not None
-        assert found.tags["rollout"] in "01234567"
+        assert found.tags["rollout"].startswith("ThreadPoolExecutor")
         tracking.delete_alias(project, CHALLENGER)
         tracking.client.delete_model_version_tag(project, "1", "rollout")
 
