@@ -33,6 +33,7 @@ from tenure.bundle import load_bundle
 NOWHERE = "http://127.0.0.1:9"
 ROUND_SECONDS = 4.0
 CLIENTS = 8
+PATIENCE = 120  # seconds in which the detector must have taken what waits
 
 
 @contextlib.contextmanager
@@ -127,7 +128,9 @@ def fill(server: Server, detector: psutil.Process, url: str, request: Path, seco
     lag = read_metric(url, "detector_lag_seconds")
     peak = [process.memory_info().rss for process in (server.process, detector)]
     began = time.monotonic()
-    while read_metric(predictor, "predictor_events_waiting") and time.monotonic() - began < 120:
+    while waiting := read_metric(predictor, "predictor_events_waiting"):
+        if time.monotonic() - began > PATIENCE:
+            raise SystemExit(f"{waiting:.0f} inferences still wait for the detector after {PATIENCE} s")
         time.sleep(0.1)
     drained = time.monotonic() - began
     counts = {

@@ -197,7 +197,9 @@ def describe(tally: Tally, rate: float, seconds: float) -> list[str]:
 def check_counts(url: str, good: int, before: float) -> list[str]:
     """Wait until no event waits; return what was not counted."""
     deadline = time.monotonic() + PATIENCE
-    while read_metric(url, "predictor_events_waiting") and time.monotonic() < deadline:
+    while waiting := read_metric(url, "predictor_events_waiting"):
+        if time.monotonic() > deadline:
+            return [f"{waiting:.0f} inferences still wait for the sink after {PATIENCE:.0f} s"]
         time.sleep(0.1)
     predictions = read_metric(url, "churn_predictions_total") - before
     sent, dropped = (
