@@ -27,7 +27,7 @@ from serving.detector.errors import DetectorError
 from serving.detector.housekeeping import Housekeeper
 from serving.detector.metrics import Metrics
 from serving.detector.migration import migrate
-from serving.detector.server import Application, Limits, Token
+from serving.detector.server import Application, Limits
 from serving.detector.settings import Settings, read_settings
 from serving.detector.sink import Sink
 from serving.detector.watcher import Watcher
@@ -132,8 +132,9 @@ def _run(settings: Settings) -> bool:
             connection.execute(update(exports).where(false()).values(rows=0))
 
     limits = Limits(settings.max_body_bytes, settings.id_tensor)
-    token = Token(settings.detector_token, for_events=not settings.open_events)
-    application = Application(sink, metrics, watcher, check, limits, token)
+    application = Application(
+        sink, metrics, watcher, check, limits, settings.detector_token, open_events=settings.open_events
+    )
     sock = _open_socket(settings)
     sink.start()
     threads.start("watcher", watcher.run)

@@ -64,19 +64,6 @@ class Limits:
     id_name: str
 
 
-@dataclass(frozen=True)
-class Token:
-    """What those must know who post.
-
-    Attributes:
-        value: The token; without one nobody must know anything.
-        for_events: Whether those who post events must know it too. KServe's agent can send none.
-    """
-
-    value: SecretStr | None = None
-    for_events: bool = True
-
-
 class _HttpError(Exception):
     """An answer other than 200."""
 
@@ -94,7 +81,8 @@ class Application:
         watcher: Is told of new objects and asked for its state.
         check: Raises LedgerError when the ledger cannot be written; may block.
         limits: Of bodies.
-        token: What those who post must know.
+        token: What those who post must know; without one nobody must.
+        open_events: Whether events are taken without it, for KServe's agent can send none.
     """
 
     def __init__(
@@ -104,15 +92,17 @@ class Application:
         watcher: Watches,
         check: Callable[[], None],
         limits: Limits,
-        token: Token = Token(),
+        token: SecretStr | None = None,
+        *,
+        open_events: bool = False,
     ) -> None:
         self._sink = sink
         self._metrics = metrics
         self._watcher = watcher
         self._check = check
         self._limits = limits
-        self._expected = f"Bearer {token.value.get_secret_value()}".encode() if token.value else None
-        self._events_are_free = not token.for_events
+        self._expected = f"Bearer {token.get_secret_value()}".encode() if token else None
+        self._open_events = open_events
         self._too_long = f"the body has more than {limits.body} bytes: send less at a time"
         self._gets: dict[str, Callable[[], Awaitable[Reply]]] = {
             "/healthz": self._show_health,
@@ -157,7 +147,7 @@ class Application:
         if method != "POST" or not (is_events or path in self._posts):
             known = is_events or path in self._posts or path in self._gets
             raise _HttpError(405 if known else 404, f"there is no {method} {path[:200]} here")
-        if not (is_events and self._events_are_free):
+        if not (is_events and self._open_events):
             self._authorize(scope)
         reserved = 0
 
