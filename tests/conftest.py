@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +117,23 @@ class Disk:
         """Remount it read-only, or writable again; nobody may have a file open for writing."""
         mode = "ro" if closed else "rw"
         subprocess.run(["mount", "-o", f"remount,{mode}", str(self.path)], check=True)
+
+
+@pytest.fixture(scope="session")
+def at_once() -> Callable[[Sequence[Callable[[], Any]]], list[Any]]:
+    """Calls each action in a thread of its own, all at one moment; returns what they return, in order."""
+
+    def call(actions: Sequence[Callable[[], Any]]) -> list[Any]:
+        gate = threading.Barrier(len(actions))
+
+        def act(action: Callable[[], Any]) -> Any:
+            gate.wait(30)
+            return action()
+
+        with ThreadPoolExecutor(len(actions)) as pool:
+            return list(pool.map(act, actions))
+
+    return call
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -53,30 +51,20 @@ def test_bundle_is_registered_once(tracking: Tracking, project: str) -> None:
     assert version.tags["gate"] == "approved"
 
 
-def do_at_once(action: Callable[[], Any], times: int = 8) -> list[Any]:
-    """Call `action` from several threads at one moment; returns what it returned to each."""
-    gate = threading.Barrier(times)
-
-    def act(_: int) -> Any:
-        gate.wait()
-        return action()
-
-    with ThreadPoolExecutor(times) as pool:
-        return list(pool.map(act, range(times)))
-
-
-def test_many_runs_register_one_bundle_at_once(tracking: Tracking, project: str) -> None:
+def test_many_runs_register_one_bundle_at_once(tracking: Tracking, project: str, at_once: Any) -> None:
     run_id = open_study(tracking, project, "tag", tags={}, params={}).run_id
     uri = f"s3://tenure/bundles/{DIGEST}"
     for round_ in range(3):
         model = f"{project}-{round_}"
-        found = do_at_once(partial(tracking.register_bundle, model, run_id, DIGEST, uri))
+        found = at_once([partial(tracking.register_bundle, model, run_id, DIGEST, uri)] * 8)
         assert {version.version for version in found} == {"1"}
         (left,) = tracking.client.search_model_versions(f"name = '{model}'")
         assert str(left.version) == "1"
 
 
-def test_many_runs_write_the_same_alias_and_tag_at_once(tracking: Tracking, project: str) -> None:
+def test_many_runs_write_the_same_alias_and_tag_at_once(
+    tracking: Tracking, project: str, at_once: Any
+) -> None:
     """MLflow's server looks for the row and then inserts it: who comes second is refused."""
     run_id = open_study(tracking, project, "tag", tags={}, params={}).run_id
     tracking.register_bundle(project, run_id, DIGEST, f"s3://tenure/bundles/{DIGEST}")
@@ -86,7 +74,7 @@ def test_many_runs_write_the_same_alias_and_tag_at_once(tracking: Tracking, proj
         tracking.tag_version(project, "1", {"rollout": threading.current_thread().name})
 
     for _ in range(5):
-        do_at_once(write)
+        at_once([write] * 8)
         found = tracking.find_alias(project, CHALLENGER)
         assert found is not None
         assert found.tags["rollout"].startswith("ThreadPoolExecutor")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,25 +146,23 @@ def test_bad_canary_is_removed_and_stable_untouched(
     assert stage.tags(stage.second)["rollout.error"] == message
 
 
-def roll_out_at_once(stage: Any, *models: Any) -> list[str]:
-    """Roll models out from a thread each; returns each one's report, or what went wrong."""
-    gate = threading.Barrier(len(models))
+@pytest.fixture
+def roll_out_at_once(stage: Any, at_once: Any) -> Callable[..., list[str]]:
+    """Rolls models out from a thread each; returns each one's report, or what went wrong."""
 
     def roll_out(model: Any) -> str:
-        gate.wait()
         try:
             return str(stage.roll_out(model))
         except ClientError as error:
             return f"{type(error).__name__}: {error}"
 
-    with ThreadPoolExecutor(len(models)) as pool:
-        return list(pool.map(roll_out, models))
+    return lambda *models: at_once([partial(roll_out, model) for model in models])
 
 
-def test_two_runs_that_finish_at_once_with_one_model(stage: Any) -> None:
+def test_two_runs_that_finish_at_once_with_one_model(stage: Any, roll_out_at_once: Any) -> None:
     stage.roll_out(stage.first)
     stable = stage.get()["spec"]["predictor"]
-    reports = roll_out_at_once(stage, stage.second, stage.second)
+    reports = roll_out_at_once(stage.second, stage.second)
     assert all("20 %" in report for report in reports), reports
     spec = stage.get()["spec"]
     assert spec["predictor"] == stable
@@ -175,9 +173,9 @@ def test_two_runs_that_finish_at_once_with_one_model(stage: Any) -> None:
     assert len(digests) == len(set(digests)), "one version for each bundle"
 
 
-def test_two_first_runs_that_finish_at_once(stage: Any) -> None:
+def test_two_first_runs_that_finish_at_once(stage: Any, roll_out_at_once: Any) -> None:
     """One of them serves everybody; the other is its canary, or says that it was in the way."""
-    reports = roll_out_at_once(stage, stage.first, stage.second)
+    reports = roll_out_at_once(stage.first, stage.second)
     service = stage.get()
     assert UNPROVEN not in service["metadata"]["annotations"], reports
     uris = [service["spec"]["predictor"]["model"]["storageUri"]]

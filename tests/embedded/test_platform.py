@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -245,23 +246,16 @@ def test_only_one_up_or_down_at_a_time(bench: Bench) -> None:
     assert not Supervisor(bench.home).is_running()
 
 
-def test_of_several_ups_at_once_one_does_the_work(bench: Bench) -> None:
+def test_of_several_ups_at_once_one_does_the_work(bench: Bench, at_once: Any) -> None:
     """They are told to wait, or find everything up; there is never a second process of anything."""
-    gate = threading.Barrier(4)
-    outcomes: list[object] = []
 
-    def up() -> None:
-        gate.wait()
+    def up() -> object:
         try:
-            outcomes.append([status.ready for status in bench.up()])
+            return [status.ready for status in bench.up()]
         except EmbeddedError as error:
-            outcomes.append(str(error))
+            return str(error)
 
-    threads = [threading.Thread(target=up) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    outcomes = at_once([up] * 4)
     assert len(outcomes) == 4
     done = [outcome for outcome in outcomes if isinstance(outcome, list)]
     assert done

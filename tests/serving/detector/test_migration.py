@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -43,19 +42,15 @@ def test_a_deleted_number_is_never_given_again(ledger_engine: Engine) -> None:
             connection.execute(text("DELETE FROM labels"))
 
 
-def test_several_may_migrate_at_once(ledger_url: str) -> None:
-    barrier = Barrier(4)
-
-    def start(_: int) -> str:
+def test_several_may_migrate_at_once(ledger_url: str, at_once: Any) -> None:
+    def start() -> str:
         engine = open_engine(ledger_url)
-        barrier.wait(30)
         try:
             return migrate(engine)
         finally:
             engine.dispose()
 
-    with ThreadPoolExecutor(4) as pool:
-        revisions = list(pool.map(start, range(4)))
+    revisions = at_once([start] * 4)
     assert len(set(revisions)) == 1
     engine = open_engine(ledger_url)
     with engine.connect() as connection:
